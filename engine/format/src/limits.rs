@@ -1,0 +1,38 @@
+//! Every limit of the format in one place. A decoder refuses what exceeds
+//! one of these before it reserves anything for it.
+
+/// Version byte of everything written today. Version 0 is not frozen: an
+/// archive of version 0 is readable by the build that wrote it.
+pub const VERSION: u8 = 0;
+
+/// Longest plain chunk, in bytes.
+pub const MAX_CHUNK_LEN: usize = 4 << 20;
+/// Longest sealed chunk, in bytes: the longest plain chunk stored without
+/// compression, padded, plus header, synthetic IV and tag.
+pub const MAX_SEALED_LEN: usize = MAX_CHUNK_LEN + (MAX_CHUNK_LEN >> 3) + 256;
+/// Longest name, in bytes (the kernel's `NAME_MAX`).
+pub const MAX_NAME_LEN: usize = 255;
+/// Longest symbolic link target, in bytes (`PATH_MAX` less its NUL).
+pub const MAX_SYMLINK_LEN: usize = 4095;
+/// Longest value of one extended attribute, in bytes (`XATTR_SIZE_MAX`).
+pub const MAX_XATTR_LEN: usize = 64 << 10;
+/// Largest file, in bytes (`i64::MAX`, as the kernel has it).
+pub const MAX_FILE_SIZE: u64 = i64::MAX as u64;
+/// Files up to this many bytes live in their inode record.
+pub const INLINE_LEN: usize = 512;
+/// Longest encoded tree node, in bytes.
+pub const MAX_NODE_LEN: usize = 512 << 10;
+/// Highest level of a tree node (a leaf is 0).
+pub const MAX_LEVEL: u8 = 12;
+/// Devices in one version vector.
+pub const MAX_VERSIONS: usize = 4096;
+/// Heads that one head may say it has seen.
+pub const MAX_HEADS_SEEN: usize = 4096;
+
+/// Argon2id memory that a file may ask for, in KiB (1 GiB). Above it, an
+/// archive could hang or exhaust the reader before any key is checked.
+pub const MAX_ARGON_MEMORY_KIB: u32 = 1 << 20;
+/// Argon2id passes that a file may ask for.
+pub const MAX_ARGON_PASSES: u32 = 16;
+/// Argon2id lanes that a file may ask for.
+pub const MAX_ARGON_LANES: u32 = 16;

@@ -1,0 +1,485 @@
+//! Step *tree*: the ordered map as content-defined nodes.
+//!
+//! Neighbours: `record` gives keys and values; nodes are sealed as chunks of
+//! their own kind. Promises: the same map has the same nodes (and the same
+//! root hash) whoever built it and in whatever order; a node read has the map
+//! that its parent names. Never: fetches (the caller's `fetch` does).
+//! Tested by `tests/prop_format.rs` and fuzz target `node`.
+//!
+//! A node ends after a key whose keyed hash falls below a threshold, once the
+//! node is [`NODE_MIN_LEN`] long, and at the latest at [`NODE_MAX_LEN`]. The
+//! hash that names a node covers its keys and values and, for inner nodes,
+//! the hashes of its children but not their [`ChunkId`](crate::ChunkId)s: so equality of maps
+//! does not depend on which compressor, level or epoch sealed them.
+
+use crate::bytes::{Put, Reader};
+use crate::chunk::{ChunkKind, PlainChunk};
+use crate::error::{FormatError, Result};
+use crate::id::{ContentHash, FileId};
+use crate::keys::NamingKeys;
+use crate::limits::{MAX_LEVEL, MAX_NODE_LEN};
+use crate::record::{Key, Record};
+use crate::seal::ChunkRef;
+use std::sync::Arc;
+
+/// Plain bytes below which no node ends by content.
+pub const NODE_MIN_LEN: usize = 8 << 10;
+/// Plain bytes (keys and values as they are, without prefix sharing) at which
+/// a node ends whatever its keys.
+pub const NODE_MAX_LEN: usize = 64 << 10;
+/// After the minimum, one key in this many ends a leaf.
+const LEAF_ONE_IN: u32 = 128;
+/// After the minimum, one key in this many ends an inner node.
+const INNER_ONE_IN: u32 = 64;
+
+/// A child as its parent names it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Child {
+    /// The node's chunk.
+    pub node: ChunkRef,
+    /// Records in the leaves below it.
+    pub records: u64,
+}
+
+enum Entries {
+    /// Ranges of the values in `bytes`.
+    Leaf(Vec<(u32, u32)>),
+    Inner(Vec<Child>),
+}
+
+/// A decoded node.
+pub struct Node {
+    level: u8,
+    bytes: Vec<u8>,
+    keys: Vec<u8>,
+    key_ends: Vec<u32>,
+    entries: Entries,
+}
+
+impl Node {
+    /// Decodes the bytes of a node chunk and checks that they are the map
+    /// that `want` names.
+    pub fn open(keys: &NamingKeys, want: &ChunkRef, plain: PlainChunk) -> Result<Self> {
+        let wrong = FormatError::WrongContent { id: want.id };
+        if plain.kind != ChunkKind::Node {
+            return Err(wrong);
+        }
+        let node = Self::decode(plain.bytes)?;
+        if node.content_hash(keys) == want.hash { Ok(node) } else { Err(wrong) }
+    }
+
+    /// Decodes a node of which nothing is known but its bytes.
+    pub fn decode(bytes: Vec<u8>) -> Result<Self> {
+        let at = "tree node";
+        if bytes.len() > MAX_NODE_LEN {
+            let (value, limit) = (bytes.len() as u64, MAX_NODE_LEN as u64);
+            return Err(FormatError::Limit { at, value, limit });
+        }
+        let mut r = Reader::new(&bytes);
+        let level = r.u8(at)?;
+        let count = r.varint(at)?;
+        // Each entry takes at least three bytes, so the bytes bound the count.
+        if level > MAX_LEVEL || count > (r.remaining() / 3) as u64 || (count == 0 && level > 0) {
+            return Err(FormatError::Invalid { at });
+        }
+        let count = count as usize;
+        let mut keys = Vec::new();
+        let mut key_ends: Vec<u32> = Vec::with_capacity(count);
+        let mut values = Vec::new();
+        let mut children = Vec::new();
+        let mut last_key: Vec<u8> = Vec::new();
+        for i in 0..count {
+            let key = read_key(&mut r, &last_key, i == 0)?;
+            keys.extend_from_slice(&key);
+            let end = u32::try_from(keys.len()).map_err(|_| FormatError::Invalid { at })?;
+            key_ends.push(end);
+            last_key = key;
+            if level == 0 {
+                let len = r.varint(at)?;
+                if len > r.remaining() as u64 {
+                    return Err(FormatError::Truncated { at });
+                }
+                let start = bytes.len() - r.remaining();
+                r.take(len as usize, at)?;
+                values.push((start as u32, (start + len as usize) as u32));
+            } else {
+                let child = Child { node: ChunkRef::decode(&mut r)?, records: r.varint(at)? };
+                children.push(child);
+            }
+        }
+        r.end(at)?;
+        let entries = if level == 0 { Entries::Leaf(values) } else { Entries::Inner(children) };
+        Ok(Self { level, bytes, keys, key_ends, entries })
+    }
+
+    /// 0 for a leaf.
+    pub fn level(&self) -> u8 {
+        self.level
+    }
+
+    /// Count of entries.
+    pub fn len(&self) -> usize {
+        self.key_ends.len()
+    }
+
+    /// True for the one node of an empty tree.
+    pub fn is_empty(&self) -> bool {
+        self.key_ends.is_empty()
+    }
+
+    /// Bytes that the node takes in memory.
+    pub fn memory_len(&self) -> usize {
+        let entries = match &self.entries {
+            Entries::Leaf(values) => size_of_val(values.as_slice()),
+            Entries::Inner(children) => size_of_val(children.as_slice()),
+        };
+        size_of::<Self>() + self.bytes.len() + self.keys.len() + 4 * self.key_ends.len() + entries
+    }
+
+    /// The `i`-th key.
+    pub fn key_bytes(&self, i: usize) -> Option<&[u8]> {
+        let end = *self.key_ends.get(i)? as usize;
+        let start = match i.checked_sub(1) {
+            Some(before) => *self.key_ends.get(before)? as usize,
+            None => 0,
+        };
+        self.keys.get(start..end)
+    }
+
+    /// The `i`-th value of a leaf.
+    pub fn value(&self, i: usize) -> Option<&[u8]> {
+        match &self.entries {
+            Entries::Leaf(values) => {
+                let (start, end) = *values.get(i)?;
+                self.bytes.get(start as usize..end as usize)
+            }
+            Entries::Inner(_) => None,
+        }
+    }
+
+    /// The `i`-th child of an inner node.
+    pub fn child(&self, i: usize) -> Option<&Child> {
+        match &self.entries {
+            Entries::Leaf(_) => None,
+            Entries::Inner(children) => children.get(i),
+        }
+    }
+
+    /// The `i`-th record of a leaf.
+    pub fn record(&self, i: usize) -> Option<Result<(Key, Record)>> {
+        let (key, value) = (self.key_bytes(i)?, self.value(i)?);
+        Some(Key::decode(key).and_then(|key| Ok((key, Record::decode(key.kind, value)?))))
+    }
+
+    /// Records in and below this node.
+    fn records(&self) -> Option<u64> {
+        match &self.entries {
+            Entries::Leaf(values) => Some(values.len() as u64),
+            Entries::Inner(children) => {
+                children.iter().try_fold(0u64, |sum, child| sum.checked_add(child.records))
+            }
+        }
+    }
+
+    /// Index of the first key that is not below `key`.
+    fn lower_bound(&self, key: &[u8]) -> usize {
+        let (mut low, mut high) = (0, self.len());
+        while low < high {
+            let middle = low + (high - low) / 2;
+            if self.key_bytes(middle).is_some_and(|k| k < key) {
+                low = middle + 1;
+            } else {
+                high = middle;
+            }
+        }
+        low
+    }
+
+    fn content_hash(&self, keys: &NamingKeys) -> ContentHash {
+        let mut hasher = NodeHasher::new(keys, self.level);
+        for i in 0..self.len() {
+            let key = self.key_bytes(i).unwrap_or_default();
+            match (self.value(i), self.child(i)) {
+                (Some(value), _) => hasher.leaf(key, value),
+                (None, Some(child)) => hasher.inner(key, child),
+                (None, None) => unreachable!("an entry is a value or a child"),
+            }
+        }
+        hasher.finish()
+    }
+}
+
+fn read_key(r: &mut Reader<'_>, last: &[u8], first: bool) -> Result<Vec<u8>> {
+    let at = "tree node key";
+    let shared = r.varint(at)?;
+    let prefix = usize::try_from(shared)
+        .ok()
+        .and_then(|n| last.get(..n))
+        .ok_or(FormatError::Invalid { at })?;
+    let suffix = r.bytes(64, at)?;
+    // Shortest form: the next byte must differ, or the prefix was too short.
+    let next = last.get(prefix.len());
+    if !first && (next.is_some() && next == suffix.first()) {
+        return Err(FormatError::Invalid { at });
+    }
+    let mut key = prefix.to_vec();
+    key.extend_from_slice(suffix);
+    Key::decode(&key)?;
+    if !first && key.as_slice() <= last {
+        return Err(FormatError::Invalid { at });
+    }
+    Ok(key)
+}
+
+struct NodeHasher(blake3::Hasher);
+
+impl NodeHasher {
+    fn new(keys: &NamingKeys, level: u8) -> Self {
+        let mut hasher = keys.content_hasher();
+        hasher.update(b"node").update(&[level]);
+        Self(hasher)
+    }
+
+    fn leaf(&mut self, key: &[u8], value: &[u8]) {
+        self.0.update(&(key.len() as u32).to_le_bytes()).update(key);
+        self.0.update(&(value.len() as u32).to_le_bytes()).update(value);
+    }
+
+    fn inner(&mut self, key: &[u8], child: &Child) {
+        self.0.update(&(key.len() as u32).to_le_bytes()).update(key);
+        self.0.update(&child.node.hash.0).update(&child.records.to_le_bytes());
+    }
+
+    fn finish(self) -> ContentHash {
+        ContentHash(*self.0.finalize().as_bytes())
+    }
+}
+
+/// A node that is being filled.
+struct Open {
+    level: u8,
+    first_key: Vec<u8>,
+    last_key: Vec<u8>,
+    body: Vec<u8>,
+    /// Keys and values as they are: what the cut rule measures.
+    raw_len: usize,
+    count: u64,
+    records: u64,
+    hasher: NodeHasher,
+}
+
+impl Open {
+    fn new(keys: &NamingKeys, level: u8) -> Self {
+        Self {
+            level,
+            first_key: Vec::new(),
+            last_key: Vec::new(),
+            body: Vec::new(),
+            raw_len: 0,
+            count: 0,
+            records: 0,
+            hasher: NodeHasher::new(keys, level),
+        }
+    }
+
+    fn put_key(&mut self, key: &[u8]) {
+        let shared = self.last_key.iter().zip(key).take_while(|(a, b)| a == b).count();
+        self.body.put_varint(shared as u64);
+        self.body.put_bytes(&key[shared..]);
+        if self.count == 0 {
+            self.first_key = key.to_vec();
+        }
+        self.last_key.clear();
+        self.last_key.extend_from_slice(key);
+        self.count += 1;
+        self.raw_len += key.len();
+    }
+
+    /// True if the node ends after the key just put.
+    fn ends(&self, keys: &NamingKeys) -> bool {
+        let one_in = if self.level == 0 { LEAF_ONE_IN } else { INNER_ONE_IN };
+        self.raw_len >= NODE_MAX_LEN
+            || (self.raw_len >= NODE_MIN_LEN
+                && keys.node_cut(self.level, &self.last_key) % one_in == 0)
+    }
+
+    fn close(self) -> (Vec<u8>, u64, PlainChunk) {
+        let mut bytes = Vec::with_capacity(self.body.len() + 11);
+        bytes.push(self.level);
+        bytes.put_varint(self.count);
+        bytes.extend_from_slice(&self.body);
+        assert!(bytes.len() <= MAX_NODE_LEN, "a node is within its limit");
+        let chunk = PlainChunk { kind: ChunkKind::Node, hash: self.hasher.finish(), bytes };
+        (self.first_key, self.records, chunk)
+    }
+}
+
+/// Writes a tree from its records in order, a node at a time.
+pub struct Builder<'a, F> {
+    keys: &'a NamingKeys,
+    /// Packs, seals and keeps a node; gives back its reference.
+    emit: F,
+    open: Vec<Open>,
+    /// Nodes emitted on each level, and the last of them.
+    emitted: Vec<(u64, Option<ChunkRef>)>,
+}
+
+impl<'a, E, F: FnMut(PlainChunk) -> Result<ChunkRef, E>> Builder<'a, F> {
+    /// A builder that hands each finished node to `emit`.
+    pub fn new(keys: &'a NamingKeys, emit: F) -> Self {
+        Self { keys, emit, open: Vec::new(), emitted: Vec::new() }
+    }
+
+    /// Adds a record.
+    ///
+    /// # Panics
+    /// If the key is not above the one before it.
+    pub fn push(&mut self, key: &Key, record: &Record) -> Result<(), E> {
+        let mut bytes = Vec::with_capacity(64);
+        key.encode(&mut bytes);
+        self.level(0);
+        let node = &mut self.open[0];
+        assert!(node.count == 0 || bytes > node.last_key, "records come in key order");
+        node.put_key(&bytes);
+        let mut value = Vec::with_capacity(96);
+        record.encode(&mut value);
+        node.body.put_bytes(&value);
+        node.raw_len += value.len();
+        node.records += 1;
+        node.hasher.leaf(&bytes, &value);
+        if node.ends(self.keys) { self.close(0) } else { Ok(()) }
+    }
+
+    fn level(&mut self, level: usize) {
+        while self.open.len() <= level {
+            self.open.push(Open::new(self.keys, self.open.len() as u8));
+            self.emitted.push((0, None));
+        }
+    }
+
+    fn close(&mut self, level: usize) -> Result<(), E> {
+        let fresh = Open::new(self.keys, level as u8);
+        let (first_key, records, chunk) = std::mem::replace(&mut self.open[level], fresh).close();
+        let node = (self.emit)(chunk)?;
+        self.emitted[level].0 += 1;
+        self.emitted[level].1 = Some(node);
+        self.level(level + 1);
+        let child = Child { node, records };
+        let parent = &mut self.open[level + 1];
+        parent.put_key(&first_key);
+        node.encode(&mut parent.body);
+        parent.body.put_varint(records);
+        // What a child adds to the measure does not depend on how long its
+        // variable-length numbers are.
+        parent.raw_len += 72;
+        parent.records += records;
+        parent.hasher.inner(&first_key, &child);
+        if parent.ends(self.keys) { self.close(level + 1) } else { Ok(()) }
+    }
+
+    /// Ends the tree and gives the reference of its root: the only node of
+    /// the lowest level that has only one.
+    pub fn finish(mut self) -> Result<ChunkRef, E> {
+        self.level(0);
+        let mut level = 0;
+        loop {
+            let (count, last) = self.emitted[level];
+            match (count, last, self.open[level].count) {
+                (1, Some(root), 0) => return Ok(root),
+                (0, _, 0) | (_, _, 1..) => self.close(level)?,
+                (_, _, 0) => {}
+            }
+            if let (1, Some(root)) = self.emitted[level] {
+                return Ok(root);
+            }
+            level += 1;
+        }
+    }
+}
+
+/// Walks the records of a tree in key order.
+pub struct Walk<F> {
+    fetch: F,
+    /// The way down: nodes and the next index in each.
+    stack: Vec<(Arc<Node>, usize)>,
+    /// The last key given, to check order across nodes.
+    last_key: Option<Vec<u8>>,
+}
+
+impl<E: From<FormatError>, F: FnMut(&ChunkRef) -> Result<Arc<Node>, E>> Walk<F> {
+    /// Starts at the first key that is not below `from`.
+    pub fn seek(root: &ChunkRef, from: &[u8], mut fetch: F) -> Result<Self, E> {
+        let mut stack = Vec::with_capacity(4);
+        let mut node = fetch(root)?;
+        loop {
+            let index = node.lower_bound(from);
+            if node.level() == 0 {
+                stack.push((node, index));
+                break;
+            }
+            // The child that can hold `from` is the last one whose first key
+            // is not above it.
+            let exact = node.key_bytes(index).is_some_and(|key| key == from);
+            let index = if exact { index } else { index.saturating_sub(1) };
+            let below = descend(&node, index, &mut fetch)?;
+            stack.push((node, index + 1));
+            node = below;
+        }
+        Ok(Self { fetch, stack, last_key: None })
+    }
+
+    /// The next record, `None` at the end.
+    pub fn next_record(&mut self) -> Result<Option<(Key, Record)>, E> {
+        loop {
+            let Some((node, index)) = self.stack.last_mut() else { return Ok(None) };
+            if *index >= node.len() {
+                self.stack.pop();
+                continue;
+            }
+            let at = *index;
+            *index += 1;
+            if node.level() > 0 {
+                let node = Arc::clone(node);
+                let below = descend(&node, at, &mut self.fetch)?;
+                self.stack.push((below, 0));
+                continue;
+            }
+            let key = node.key_bytes(at).unwrap_or_default();
+            let order = self.last_key.as_deref().is_none_or(|last| last < key);
+            let record = node.record(at).transpose()?;
+            if !order {
+                return Err(FormatError::Invalid { at: "tree order" }.into());
+            }
+            match &mut self.last_key {
+                Some(last) => {
+                    last.clear();
+                    last.extend_from_slice(key);
+                }
+                None => self.last_key = Some(key.to_vec()),
+            }
+            return Ok(record);
+        }
+    }
+}
+
+/// Fetches a child and checks that it is what its parent says.
+fn descend<E: From<FormatError>>(
+    parent: &Node,
+    index: usize,
+    fetch: &mut impl FnMut(&ChunkRef) -> Result<Arc<Node>, E>,
+) -> Result<Arc<Node>, E> {
+    let at = "tree node";
+    let child = parent.child(index).ok_or(FormatError::Invalid { at })?;
+    let node = fetch(&child.node)?;
+    let right = node.level() + 1 == parent.level()
+        && node.key_bytes(0) == parent.key_bytes(index)
+        && node.records() == Some(child.records);
+    if right { Ok(node) } else { Err(FormatError::Invalid { at }.into()) }
+}
+
+/// The key from which everything of an inode follows.
+pub fn first_key_of(file: FileId) -> Vec<u8> {
+    let mut key = file.0.to_vec();
+    key.push(0);
+    key
+}
