@@ -1,1 +1,31 @@
+//! The one orchestrator: between the host's files, the bytes of `format`, and
+//! whatever holds chunks.
+//!
+//! Walk in (archives): [`gather`] ▸ [`create()`] ▸ format ▸ the file.
+//! Walk out: [`reader::TreeReader`] ▸ a [`source::ChunkSource`] ▸ format.
+#![forbid(unsafe_code)]
 
+pub mod archive;
+mod create;
+mod diff;
+mod error;
+mod extract;
+mod gather;
+pub mod limits;
+mod progress;
+pub mod reader;
+mod salvage;
+mod sink;
+pub mod source;
+pub mod verify;
+pub mod volume;
+mod xattr;
+
+pub use create::{CreateOptions, Created, create, survey};
+pub use diff::{Change, Difference, diff};
+pub use error::{FlowError, Kind, Result};
+pub use extract::{ExtractOptions, Extracted, extract, extract_archive};
+pub use gather::Selection;
+pub use progress::{Problem, Progress};
+pub use salvage::salvage;
+pub use sink::OutputFile;

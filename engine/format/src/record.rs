@@ -216,8 +216,10 @@ impl FileType {
 /// What an inode holds, by its type.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Body {
-    /// A regular file whose bytes are in extents.
-    Extents,
+    /// A regular file whose bytes are in extents, and the sum of their
+    /// lengths: what is stored of it, holes left out. A reader that finds
+    /// less knows that a part of the tree is gone.
+    Extents(u64),
     /// A regular file of at most [`INLINE_LEN`] bytes, here.
     Inline(Vec<u8>),
     /// A directory: its entries are dentry records.
@@ -268,7 +270,7 @@ impl Inode {
     /// Type of the inode.
     pub fn file_type(&self) -> FileType {
         match &self.body {
-            Body::Extents | Body::Inline(_) => FileType::Regular,
+            Body::Extents(_) | Body::Inline(_) => FileType::Regular,
             Body::Directory => FileType::Directory,
             Body::Symlink(_) => FileType::Symlink,
             Body::Device { block: true, .. } => FileType::BlockDevice,
@@ -428,9 +430,11 @@ impl Inode {
             out.put_varint(*counter);
         }
         match &self.body {
-            Body::Extents => {
+            Body::Extents(stored) => {
                 out.put_varint(self.size);
                 out.push(0);
+                // Mostly zero: only a sparse file stores less than its size.
+                out.put_varint(self.size.checked_sub(*stored).expect("stored is within size"));
             }
             Body::Inline(bytes) => {
                 assert_eq!(self.size, bytes.len() as u64, "an inline file's size is its length");
@@ -504,7 +508,12 @@ impl Inode {
                     });
                 }
                 match r.u8(at)? {
-                    0 => (size, Body::Extents),
+                    0 => {
+                        let at = "stored length";
+                        let holes = r.varint(at)?;
+                        let stored = size.checked_sub(holes).ok_or(FormatError::Invalid { at })?;
+                        (size, Body::Extents(stored))
+                    }
                     1 if size <= INLINE_LEN as u64 => {
                         (size, Body::Inline(r.take(size as usize, "inline bytes")?.to_vec()))
                     }

@@ -165,6 +165,14 @@ impl Node {
         }
     }
 
+    /// The child that can hold `key`; `None` in a leaf.
+    pub fn child_for(&self, key: &[u8]) -> Option<&Child> {
+        let index = self.lower_bound(key);
+        let exact = self.key_bytes(index).is_some_and(|found| found == key);
+        // Else the last child whose first key is not above it.
+        self.child(if exact { index } else { index.saturating_sub(1) })
+    }
+
     /// The `i`-th record of a leaf.
     pub fn record(&self, i: usize) -> Option<Result<(Key, Record)>> {
         let (key, value) = (self.key_bytes(i)?, self.value(i)?);
@@ -195,7 +203,8 @@ impl Node {
         low
     }
 
-    fn content_hash(&self, keys: &NamingKeys) -> ContentHash {
+    /// The hash that names the map in this node.
+    pub fn content_hash(&self, keys: &NamingKeys) -> ContentHash {
         let mut hasher = NodeHasher::new(keys, self.level);
         for i in 0..self.len() {
             let key = self.key_bytes(i).unwrap_or_default();
@@ -361,20 +370,38 @@ impl<'a, E, F: FnMut(PlainChunk) -> Result<ChunkRef, E>> Builder<'a, F> {
         let fresh = Open::new(self.keys, level as u8);
         let (first_key, records, chunk) = std::mem::replace(&mut self.open[level], fresh).close();
         let node = (self.emit)(chunk)?;
+        self.add_child(level, &first_key, Child { node, records })
+    }
+
+    /// Names a finished node of `level` in the level above.
+    fn add_child(&mut self, level: usize, first_key: &[u8], child: Child) -> Result<(), E> {
         self.emitted[level].0 += 1;
-        self.emitted[level].1 = Some(node);
+        self.emitted[level].1 = Some(child.node);
         self.level(level + 1);
-        let child = Child { node, records };
         let parent = &mut self.open[level + 1];
-        parent.put_key(&first_key);
-        node.encode(&mut parent.body);
-        parent.body.put_varint(records);
+        parent.put_key(first_key);
+        child.node.encode(&mut parent.body);
+        parent.body.put_varint(child.records);
         // What a child adds to the measure does not depend on how long its
         // variable-length numbers are.
         parent.raw_len += 72;
-        parent.records += records;
-        parent.hasher.inner(&first_key, &child);
+        parent.records += child.records;
+        parent.hasher.inner(first_key, &child);
         if parent.ends(self.keys) { self.close(level + 1) } else { Ok(()) }
+    }
+
+    /// Adds a leaf that exists already: for putting inner nodes over the
+    /// leaves that a damaged archive still has.
+    ///
+    /// # Panics
+    /// If `leaf` is no leaf, is empty, or does not come after what was added.
+    pub fn push_leaf(&mut self, node: ChunkRef, leaf: &Node) -> Result<(), E> {
+        self.level(0);
+        let first_key = leaf.key_bytes(0).expect("a leaf with records");
+        assert!(leaf.level() == 0 && self.open[0].count == 0, "whole leaves only");
+        assert!(first_key > self.open[0].last_key.as_slice(), "leaves come in key order");
+        self.open[0].last_key = leaf.key_bytes(leaf.len() - 1).unwrap_or_default().to_vec();
+        self.add_child(0, first_key, Child { node, records: leaf.len() as u64 })
     }
 
     /// Ends the tree and gives the reference of its root: the only node of

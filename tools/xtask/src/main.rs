@@ -1,1 +1,62 @@
-fn main() {}
+//! `cargo xtask <verb>`: the checks of the house, run the same way by hand
+//! and by CI.
+//!
+//! `check` is everything a change has to pass; `tidy` is the part of it that
+//! reads the tree instead of compiling it.
+#![forbid(unsafe_code)]
+
+mod check;
+mod tidy;
+mod workspace;
+
+use anyhow::{Result, bail};
+use std::process::ExitCode;
+use workspace::Workspace;
+
+const USAGE: &str = "\
+usage: cargo xtask <verb>
+
+  check [--fast]   fmt, clippy, tidy, deny (if installed), doc, release build,
+                   tests, doc tests; stops at the first failure.
+                   --fast leaves out the release build and the whole-program
+                   tests (crate warp-tests)
+  tidy             the style of the tree as a test, one finding a line";
+
+fn main() -> ExitCode {
+    let words: Vec<String> = std::env::args().skip(1).collect();
+    let words: Vec<&str> = words.iter().map(String::as_str).collect();
+    match run(&words) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("xtask: {error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn run(words: &[&str]) -> Result<()> {
+    match words {
+        ["check"] => check::run(&Workspace::load()?, false),
+        ["check", "--fast"] => check::run(&Workspace::load()?, true),
+        ["tidy"] => tidy::run(&Workspace::load()?),
+        ["help" | "--help" | "-h"] => {
+            println!("{USAGE}");
+            Ok(())
+        }
+        [] => bail!("no verb given\n{USAGE}"),
+        other => bail!("not understood: {}\n{USAGE}", other.join(" ")),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_word_that_is_no_verb_is_refused_with_the_usage() {
+        for words in [&[] as &[&str], &["chekc"], &["tidy", "--fast"], &["check", "now"]] {
+            let message = run(words).unwrap_err().to_string();
+            assert!(message.contains("usage: cargo xtask"), "{message}");
+        }
+    }
+}

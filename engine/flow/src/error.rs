@@ -1,0 +1,143 @@
+//! What can go wrong on the walk, by what the caller may do about it.
+
+use std::io;
+use std::path::PathBuf;
+use std::sync::Arc;
+use warp_format::{ChunkId, FormatError};
+
+/// An error of this crate.
+#[derive(Debug, Clone, thiserror::Error)]
+pub enum FlowError {
+    /// The operating system refused something about a path.
+    #[error("{}: {source}", path.display())]
+    Io {
+        /// What it was about.
+        path: PathBuf,
+        /// Why.
+        #[source]
+        source: Arc<io::Error>,
+    },
+    /// A file as a whole is not what it should be.
+    #[error("{}: {source}", path.display())]
+    File {
+        /// The file.
+        path: PathBuf,
+        /// What is wrong with it.
+        #[source]
+        source: FormatError,
+    },
+    /// Bytes in a file are damaged.
+    #[error(transparent)]
+    Corrupt(#[from] FormatError),
+    /// A chunk that the tree names is not there.
+    #[error("chunk {id} is missing")]
+    Missing {
+        /// The chunk.
+        id: ChunkId,
+    },
+    /// A part of the tree that another part needs is not there.
+    #[error("its {what} is missing from the archive")]
+    Lost {
+        /// "inode record", "content", ...
+        what: &'static str,
+    },
+    /// Part of the files, some of them without a trace of their names.
+    #[error("{found} of {had} files and directories were found")]
+    LostFiles {
+        /// Inodes that were found.
+        found: u64,
+        /// Inodes that the archive had.
+        had: u64,
+    },
+    /// A path that is not in the tree.
+    #[error("{}: not found in the archive", path.display())]
+    NotFound {
+        /// The path, as it was asked for.
+        path: PathBuf,
+    },
+    /// Something is in the way and would have to be replaced.
+    #[error("{}: exists already", path.display())]
+    Exists {
+        /// What is in the way.
+        path: PathBuf,
+    },
+    /// A path that the user gave cannot be used.
+    #[error("{}: {why}", path.display())]
+    BadPath {
+        /// The path.
+        path: PathBuf,
+        /// Why not.
+        why: &'static str,
+    },
+    /// The user stopped it.
+    #[error("interrupted")]
+    Interrupted,
+}
+
+/// What kind of failure it is: the command line makes an exit code of it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Kind {
+    /// Anything else.
+    Failed,
+    /// The command was used wrongly.
+    Usage,
+    /// Some items could not be read; the rest was done.
+    Partial,
+    /// Something named is not there.
+    NotFound,
+    /// A hash, tag or signature does not match.
+    Integrity,
+    /// A wrong passphrase or phrase.
+    Refused,
+    /// A disk or a quota is full.
+    Full,
+    /// In use by something else.
+    Busy,
+    /// Stopped by a signal.
+    Interrupted,
+}
+
+impl FlowError {
+    /// An I/O error about `path`.
+    pub fn io(path: impl Into<PathBuf>, source: impl Into<io::Error>) -> Self {
+        Self::Io { path: path.into(), source: Arc::new(source.into()) }
+    }
+
+    /// What kind of failure it is.
+    pub fn kind(&self) -> Kind {
+        match self {
+            Self::Io { source, .. } => match source.kind() {
+                io::ErrorKind::NotFound => Kind::NotFound,
+                io::ErrorKind::StorageFull
+                | io::ErrorKind::QuotaExceeded
+                | io::ErrorKind::FileTooLarge => Kind::Full,
+                io::ErrorKind::ResourceBusy => Kind::Busy,
+                _ => Kind::Failed,
+            },
+            Self::File { source, .. } | Self::Corrupt(source) => match source {
+                FormatError::Newer { .. } => Kind::Failed,
+                FormatError::WrongKey { .. } | FormatError::Locked => Kind::Refused,
+                _ => Kind::Integrity,
+            },
+            Self::Missing { .. } | Self::Lost { .. } | Self::LostFiles { .. } => Kind::Integrity,
+            Self::NotFound { .. } => Kind::NotFound,
+            Self::Exists { .. } | Self::BadPath { .. } => Kind::Usage,
+            Self::Interrupted => Kind::Interrupted,
+        }
+    }
+
+    /// True if stored bytes are damaged or missing, as opposed to a disk or a
+    /// user that refuses.
+    pub fn is_damage(&self) -> bool {
+        self.kind() == Kind::Integrity
+    }
+}
+
+impl From<Arc<Self>> for FlowError {
+    fn from(shared: Arc<Self>) -> Self {
+        Self::clone(&shared)
+    }
+}
+
+/// Result of this crate.
+pub type Result<T, E = FlowError> = std::result::Result<T, E>;

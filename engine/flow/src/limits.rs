@@ -1,0 +1,21 @@
+//! Every queue and cache of the walk has its bound here.
+
+/// Chunks that wait for a worker while an archive is made.
+pub const SEAL_QUEUE: usize = 8;
+/// Batches of records that wait for the writer.
+pub const RECORD_QUEUE: usize = 64;
+/// Records that wait for an open group of small files to close.
+pub const HELD_RECORDS: usize = 20_000;
+/// Bytes of opened chunks kept in memory by a reader.
+pub const OPENED_BYTES: u64 = 48 << 20;
+/// Bytes of decoded tree nodes kept in memory by a reader.
+pub const NODE_BYTES: u64 = 32 << 20;
+/// Files that wait for a worker while an archive is extracted.
+pub const EXTRACT_QUEUE: usize = 256;
+/// Deepest directory that is followed, against trees that never end.
+pub const MAX_DEPTH: usize = 4096;
+
+/// Workers for hashing, packing and sealing: one for each core, at most 8.
+pub fn workers() -> usize {
+    std::thread::available_parallelism().map_or(2, usize::from).clamp(1, 8)
+}

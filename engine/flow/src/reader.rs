@@ -1,0 +1,433 @@
+//! Walk out: path → dentry → inode → extent → chunk → bytes.
+//!
+//! Neighbours: a [`ChunkSource`] below; `extract`, `verify`, `diff` and the
+//! mount above, which do not know what kind of source it is. Promises: bytes
+//! come back exactly or as an error; each chunk is opened once while it stays
+//! in memory. Never: trusts a length, an order or a name that it has not
+//! checked. Tested by `tests/tests/archive.rs` and `tests/tests/damage.rs`.
+
+use crate::archive::ReadKeys;
+use crate::error::{FlowError, Result};
+use crate::limits::{NODE_BYTES, OPENED_BYTES};
+use crate::source::ChunkSource;
+use std::cell::RefCell;
+use std::ffi::OsStr;
+use std::os::unix::ffi::OsStrExt;
+use std::path::Path;
+use std::sync::Arc;
+use warp_cache::tier::Tier;
+use warp_format::codec::Unpacker;
+use warp_format::record::{
+    Body, Dentry, Extent, FileType, Inode, Key, KeyKind, Name, Record, Summary, Xattr,
+};
+use warp_format::tree::{Node, Walk, first_key_of};
+use warp_format::{ChunkKind, ChunkRef, FileId, FormatError, NameHash, PlainChunk};
+
+thread_local! {
+    /// zstd's context is large; each thread keeps one.
+    static UNPACKER: RefCell<Unpacker> = RefCell::new(Unpacker::new());
+}
+
+/// Opened bytes, shared.
+pub type Opened = Arc<Vec<u8>>;
+
+/// An inode with how many names lead to it.
+#[derive(Debug, Clone)]
+pub struct Attributes {
+    /// The record.
+    pub inode: Inode,
+    /// Names that lead here (directories: one).
+    pub links: u32,
+}
+
+/// Reads one tree.
+pub struct TreeReader<S> {
+    source: S,
+    keys: ReadKeys,
+    root: ChunkRef,
+    nodes: Tier<ChunkRef, Arc<Node>>,
+    /// By the whole reference: two that differ in one field are two claims,
+    /// and each is checked.
+    chunks: Tier<ChunkRef, Opened>,
+}
+
+/// A walk over records that fetches from a [`TreeReader`].
+type Records<'a> = Walk<Box<dyn FnMut(&ChunkRef) -> Result<Arc<Node>> + 'a>>;
+
+impl<S: ChunkSource> TreeReader<S> {
+    /// A reader of the tree with this root.
+    pub fn new(source: S, keys: ReadKeys, root: ChunkRef) -> Self {
+        let nodes = Tier::new(NODE_BYTES, |node: &Arc<Node>| node.memory_len());
+        let chunks = Tier::new(OPENED_BYTES, |bytes: &Opened| bytes.capacity() + 64);
+        Self { source, keys, root, nodes, chunks }
+    }
+
+    /// Where the chunks come from.
+    pub fn source(&self) -> &S {
+        &self.source
+    }
+
+    /// The keys in use.
+    pub fn keys(&self) -> &ReadKeys {
+        &self.keys
+    }
+
+    /// The root's reference.
+    pub fn root(&self) -> &ChunkRef {
+        &self.root
+    }
+
+    /// Fetches and opens a chunk, past the memory tier.
+    pub fn open_chunk(&self, want: &ChunkRef) -> Result<PlainChunk> {
+        let sealed = self.source.fetch(&want.id)?;
+        UNPACKER.with_borrow_mut(|unpacker| {
+            Ok(self.keys.sealer.open(&self.keys.naming, unpacker, want, &sealed)?)
+        })
+    }
+
+    /// A tree node.
+    pub fn node(&self, want: &ChunkRef) -> Result<Arc<Node>> {
+        Ok(self.nodes.get_or_make(*want, || -> Result<_> {
+            Ok(Arc::new(Node::open(&self.keys.naming, want, self.open_chunk(want)?)?))
+        })?)
+    }
+
+    /// The bytes of a data chunk.
+    pub fn chunk(&self, want: &ChunkRef) -> Result<Opened> {
+        Ok(self.chunks.get_or_make(*want, || -> Result<_> {
+            let chunk = self.open_chunk(want)?;
+            if chunk.kind() != ChunkKind::Data {
+                return Err(FormatError::WrongContent { id: want.id }.into());
+            }
+            Ok(Arc::new(chunk.into_bytes()))
+        })?)
+    }
+
+    /// The records from this key on.
+    pub fn records(&self, from: &[u8]) -> Result<Records<'_>> {
+        let fetch: Box<dyn FnMut(&ChunkRef) -> Result<Arc<Node>> + '_> =
+            Box::new(|want| self.node(want));
+        Walk::seek(&self.root, from, fetch)
+    }
+
+    /// Calls `each` with every record of one inode, in key order.
+    fn each_record(
+        &self,
+        file: FileId,
+        from: &Key,
+        mut each: impl FnMut(Key, Record) -> Result<bool>,
+    ) -> Result<()> {
+        let mut walk = self.records(&from.to_bytes())?;
+        while let Some((key, record)) = walk.next_record()? {
+            if key.file != file {
+                break;
+            }
+            // A name or attribute must be filed under its own hash, or a
+            // lookup would not find what a listing shows.
+            let filed = match (&key.kind, &record) {
+                (KeyKind::Dentry(hash), Record::Dentry(d)) => Some((hash, d.name.as_bytes())),
+                (KeyKind::Xattr(hash), Record::Xattr(x)) => Some((hash, x.name.as_slice())),
+                _ => None,
+            };
+            if filed.is_some_and(|(hash, name)| self.keys.naming.name_hash(name) != *hash) {
+                return Err(FormatError::Invalid { at: "name" }.into());
+            }
+            if !each(key, record)? {
+                break;
+            }
+        }
+        Ok(())
+    }
+
+    /// Attributes of an inode; `None` if it was deleted or never read.
+    pub fn attributes(&self, file: FileId) -> Result<Option<Attributes>> {
+        let mut inode = None;
+        let mut links = 0;
+        self.each_record(file, &Key::new(file, KeyKind::Inode), |key, record| {
+            match (key.kind, record) {
+                (KeyKind::Inode, found) => inode = Some(found),
+                (KeyKind::Link(..), Record::Link(_)) => links += 1,
+                (KeyKind::Extent(_) | KeyKind::Dentry(_), _) => return Ok(false),
+                _ => {}
+            }
+            Ok(true)
+        })?;
+        match inode {
+            Some(Record::Inode(_)) if links == 0 && file != FileId::ROOT => {
+                Err(FlowError::Lost { what: "link record" })
+            }
+            Some(Record::Inode(inode)) => Ok(Some(Attributes { inode, links: links.max(1) })),
+            Some(_) => Ok(None),
+            None => Err(FlowError::Lost { what: "inode record" }),
+        }
+    }
+
+    /// The extended attributes of an inode.
+    pub fn xattrs(&self, file: FileId) -> Result<Vec<Xattr>> {
+        let mut found = Vec::new();
+        let from = Key::new(file, KeyKind::Xattr(NameHash([0; 16])));
+        self.each_record(file, &from, |key, record| match (key.kind, record) {
+            (KeyKind::Xattr(_), Record::Xattr(xattr)) => {
+                found.push(xattr);
+                Ok(true)
+            }
+            (KeyKind::Xattr(_), _) => Ok(true),
+            _ => Ok(false),
+        })?;
+        Ok(found)
+    }
+
+    /// One extended attribute.
+    pub fn xattr(&self, file: FileId, name: &[u8]) -> Result<Option<Xattr>> {
+        let key = Key::new(file, KeyKind::Xattr(self.keys.naming.name_hash(name)));
+        match self.exact(&key)? {
+            Some(Record::Xattr(xattr)) if xattr.name == name => Ok(Some(xattr)),
+            _ => Ok(None),
+        }
+    }
+
+    fn exact(&self, key: &Key) -> Result<Option<Record>> {
+        let mut walk = self.records(&key.to_bytes())?;
+        Ok(walk.next_record()?.filter(|(found, _)| found == key).map(|(_, record)| record))
+    }
+
+    /// What a name in a directory leads to.
+    pub fn lookup(&self, dir: FileId, name: &[u8]) -> Result<Option<Dentry>> {
+        let hash = self.keys.naming.name_hash(name);
+        match self.exact(&Key::new(dir, KeyKind::Dentry(hash)))? {
+            Some(Record::Dentry(dentry)) if dentry.name.as_bytes() == name => Ok(Some(dentry)),
+            _ => Ok(None),
+        }
+    }
+
+    /// Up to `limit` entries of a directory whose name hash is above `after`,
+    /// in order of name hashes, with those hashes.
+    pub fn entries_after(
+        &self,
+        dir: FileId,
+        after: Option<NameHash>,
+        limit: usize,
+    ) -> Result<Vec<(NameHash, Dentry)>> {
+        let mut found = Vec::new();
+        let from = Key::new(dir, KeyKind::Dentry(after.unwrap_or(NameHash([0; 16]))));
+        self.each_record(dir, &from, |key, record| {
+            if let (KeyKind::Dentry(hash), Record::Dentry(dentry)) = (key.kind, record)
+                && Some(hash) != after
+            {
+                found.push((hash, dentry));
+            }
+            Ok(found.len() < limit)
+        })?;
+        Ok(found)
+    }
+
+    /// All entries of a directory whose inodes exist, sorted by name.
+    pub fn read_dir(&self, dir: FileId) -> Result<Vec<Dentry>> {
+        let mut entries: Vec<Dentry> =
+            self.entries_after(dir, None, usize::MAX)?.into_iter().map(|(_, d)| d).collect();
+        entries.sort_unstable_by(|a, b| a.name.cmp(&b.name));
+        Ok(entries)
+    }
+
+    /// The inode at a path: components relative to the root, links not
+    /// followed.
+    pub fn resolve(&self, path: &Path) -> Result<FileId> {
+        let missing = || FlowError::NotFound { path: path.into() };
+        let mut at = FileId::ROOT;
+        for name in components(path)? {
+            at = self.lookup(at, name.as_bytes())?.ok_or_else(missing)?.file;
+        }
+        Ok(at)
+    }
+
+    /// Extents of a file that touch the range, sorted, checked not to overlap
+    /// and to lie within `size`.
+    pub fn extents(
+        &self,
+        file: FileId,
+        from: u64,
+        to: u64,
+        size: u64,
+    ) -> Result<Vec<(u64, Extent)>> {
+        let mut found: Vec<(u64, Extent)> = Vec::new();
+        let bad = || FlowError::from(FormatError::Invalid { at: "extent" });
+        // An extent is at most a chunk long, so what covers `from` starts
+        // no earlier than this.
+        let start = from.saturating_sub(warp_format::limits::MAX_CHUNK_LEN as u64);
+        let mut covered = 0u64;
+        self.each_record(file, &Key::new(file, KeyKind::Extent(start)), |key, record| {
+            let (KeyKind::Extent(offset), Record::Extent(extent)) = (key.kind, record) else {
+                return Ok(matches!(key.kind, KeyKind::Extent(_)));
+            };
+            let end = offset + u64::from(extent.len);
+            if offset < covered || end > size {
+                return Err(bad());
+            }
+            covered = end;
+            if offset >= to {
+                return Ok(false);
+            }
+            if end > from {
+                found.push((offset, extent));
+            }
+            Ok(true)
+        })?;
+        Ok(found)
+    }
+
+    /// All extents of a file, and that they are all that was stored.
+    pub fn whole_extents(&self, file: FileId, inode: &Inode) -> Result<Vec<(u64, Extent)>> {
+        let Body::Extents(stored) = inode.body else { return Ok(Vec::new()) };
+        let extents = self.extents(file, 0, u64::MAX, inode.size)?;
+        let found: u64 = extents.iter().map(|(_, extent)| u64::from(extent.len)).sum();
+        if found == stored { Ok(extents) } else { Err(FlowError::Lost { what: "content" }) }
+    }
+
+    /// Bytes of a regular file: from `offset`, at most `len`, fewer only at
+    /// the end. Holes read as zeros.
+    pub fn read(&self, file: FileId, inode: &Inode, offset: u64, len: usize) -> Result<Vec<u8>> {
+        let end = inode.size.min(offset.saturating_add(len as u64));
+        if offset >= end {
+            return Ok(Vec::new());
+        }
+        if let Body::Inline(bytes) = &inode.body {
+            return Ok(bytes[offset as usize..end as usize].to_vec());
+        }
+        let mut out = vec![0; (end - offset) as usize];
+        for (at, extent) in self.extents(file, offset, end, inode.size)? {
+            let chunk = self.chunk(&extent.chunk)?;
+            let (from, to) = (at.max(offset), (at + u64::from(extent.len)).min(end));
+            let source_at = extent.start as usize + (from - at) as usize;
+            let count = (to - from) as usize;
+            out[(from - offset) as usize..][..count]
+                .copy_from_slice(&chunk[source_at..source_at + count]);
+        }
+        Ok(out)
+    }
+
+    /// What the archive says of itself.
+    pub fn summary(&self) -> Result<Summary> {
+        match self.exact(&Key::new(FileId::META, KeyKind::Meta))? {
+            Some(Record::Summary(summary)) => Ok(summary),
+            _ => Err(FormatError::Invalid { at: "summary" }.into()),
+        }
+    }
+
+    /// Goes through all names of the tree: directories before what is in
+    /// them, names sorted. `visit` gets each path with its entry, or with
+    /// what keeps it (for a directory: its entries) from being read; names
+    /// whose inode was never read are passed over.
+    pub fn visit_all(&self, visit: &mut Visit<'_>) -> Result<()> {
+        self.visit_below(FileId::ROOT, b"", visit)
+    }
+
+    /// The same for everything below one directory.
+    pub fn visit_below(&self, top: FileId, path: &[u8], visit: &mut Visit<'_>) -> Result<()> {
+        let mut seen = std::collections::HashSet::from([top]);
+        let mut stack = Vec::new();
+        self.open_level(top, path.to_vec(), &mut stack, visit)?;
+        while let Some((path, entries)) = stack.last_mut() {
+            let Some(dentry) = entries.next() else {
+                stack.pop();
+                continue;
+            };
+            let below = join(path, dentry.name.as_bytes());
+            let attributes = self.attributes(dentry.file).and_then(|found| {
+                found.as_ref().map_or(Ok(()), |a| check_type(&dentry, a))?;
+                Ok(found)
+            });
+            let attributes = match attributes {
+                Ok(Some(attributes)) => attributes,
+                Ok(None) => continue,
+                Err(e) => {
+                    visit(&below, Err(e))?;
+                    continue;
+                }
+            };
+            visit(&below, Ok((&dentry, &attributes)))?;
+            if dentry.file_type == FileType::Directory {
+                if !seen.insert(dentry.file) || stack.len() > crate::limits::MAX_DEPTH {
+                    visit(&below, Err(FormatError::Invalid { at: "directory" }.into()))?;
+                } else {
+                    self.open_level(dentry.file, below, &mut stack, visit)?;
+                }
+            }
+        }
+        Ok(())
+    }
+
+    fn open_level(
+        &self,
+        dir: FileId,
+        path: Vec<u8>,
+        stack: &mut Vec<(Vec<u8>, std::vec::IntoIter<Dentry>)>,
+        visit: &mut Visit<'_>,
+    ) -> Result<()> {
+        match self.read_dir(dir) {
+            Ok(entries) => {
+                stack.push((path, entries.into_iter()));
+                Ok(())
+            }
+            Err(e) => visit(&path, Err(e)),
+        }
+    }
+
+    /// Reads a data chunk, past the memory tier, and checks it.
+    pub fn check_data(&self, want: &ChunkRef) -> Result<()> {
+        match self.open_chunk(want)?.kind() {
+            ChunkKind::Data => Ok(()),
+            ChunkKind::Node => Err(FormatError::WrongContent { id: want.id }.into()),
+        }
+    }
+
+    /// The key under which a name is filed.
+    pub(crate) fn dentry_key(&self, dir: FileId, name: &[u8]) -> Vec<u8> {
+        Key::new(dir, KeyKind::Dentry(self.keys.naming.name_hash(name))).to_bytes()
+    }
+
+    /// All records of the tree.
+    pub fn all_records(&self) -> Result<Records<'_>> {
+        self.records(&first_key_of(FileId::ROOT))
+    }
+}
+
+/// What [`TreeReader::visit_all`] calls for each path.
+pub type Visit<'a> = dyn FnMut(&[u8], Result<(&Dentry, &Attributes)>) -> Result<()> + 'a;
+
+/// A name must lead to an inode of the type that it says.
+pub(crate) fn check_type(dentry: &Dentry, attributes: &Attributes) -> Result<()> {
+    if dentry.file_type == attributes.inode.file_type() {
+        Ok(())
+    } else {
+        Err(FormatError::Invalid { at: "file type" }.into())
+    }
+}
+
+/// A path in the tree and a name below it.
+pub(crate) fn join(path: &[u8], name: &[u8]) -> Vec<u8> {
+    if path.is_empty() {
+        return name.to_vec();
+    }
+    [path, b"/", name].concat()
+}
+
+/// The names of a path in a tree: `/` and `.` are the root, `..` is refused.
+pub(crate) fn components(path: &Path) -> Result<Vec<Name>> {
+    let bad = |why| FlowError::BadPath { path: path.into(), why };
+    path.as_os_str()
+        .as_bytes()
+        .split(|byte| *byte == b'/')
+        .filter(|part| !part.is_empty() && *part != b".")
+        .map(|part| {
+            if part == b".." {
+                return Err(bad("`..` has no meaning in an archive"));
+            }
+            Name::new(part).map_err(|_| bad("a name in it is longer than 255 bytes"))
+        })
+        .collect()
+}
+
+/// The bytes of a path in the tree as an `OsStr`, for messages.
+pub fn shown(path: &[u8]) -> &OsStr {
+    OsStr::from_bytes(path)
+}

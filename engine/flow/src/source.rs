@@ -1,0 +1,12 @@
+//! Where sealed chunks come from.
+
+use crate::error::Result;
+use warp_format::{ChunkId, SealedChunk};
+
+/// Gives sealed chunks by id. What it gives is verified: a [`SealedChunk`]
+/// exists only for bytes that match their id.
+pub trait ChunkSource: Send + Sync {
+    /// The chunk, `FlowError::Missing` if it is not there, or what was wrong
+    /// with it.
+    fn fetch(&self, id: &ChunkId) -> Result<SealedChunk>;
+}

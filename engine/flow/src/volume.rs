@@ -1,0 +1,222 @@
+//! The seam between the kernel's requests and whatever answers them.
+//!
+//! Neighbours: `fs` above, which knows inode numbers and errno; an archive
+//! (here) below. Promises: attributes and bytes of an inode number stay the
+//! same while the volume is mounted. Never: speaks FUSE.
+//! Tested by `tests/tests/mount.rs`.
+
+use crate::archive::ArchiveFile;
+use crate::error::{FlowError, Result};
+use crate::reader::{Attributes, TreeReader, check_type};
+use crate::source::ChunkSource;
+use warp_format::record::{Dentry, FileType, Inode, Stamp, Time};
+use warp_format::{FileId, FormatError, NameHash};
+
+/// Attributes as `stat` shows them.
+#[derive(Debug, Clone)]
+pub struct Attr {
+    /// Inode number; the root is 1.
+    pub ino: u64,
+    /// The record.
+    pub inode: Inode,
+    /// Count of names.
+    pub links: u32,
+}
+
+/// An entry of a directory.
+#[derive(Debug, Clone)]
+pub struct DirEntry {
+    /// Where a listing goes on after this entry.
+    pub place: NameHash,
+    /// The name.
+    pub name: Vec<u8>,
+    /// What it leads to.
+    pub attr: Attr,
+}
+
+/// Size of a volume for `statfs`.
+#[derive(Debug, Clone, Copy)]
+pub struct Space {
+    /// Bytes of all files.
+    pub bytes: u64,
+    /// Inodes.
+    pub inodes: u64,
+}
+
+/// What a mount shows. Numbers are inode numbers; `None` = no such thing.
+pub trait Volume: Send + Sync + 'static {
+    /// What a name in a directory leads to.
+    fn lookup(&self, parent: u64, name: &[u8]) -> Result<Option<Attr>>;
+    /// Attributes of an inode.
+    fn attr(&self, ino: u64) -> Result<Option<Attr>>;
+    /// Bytes of a regular file; fewer than `len` only at its end.
+    fn read(&self, ino: u64, offset: u64, len: usize) -> Result<Vec<u8>>;
+    /// Up to `limit` entries of a directory that come after `place`.
+    fn entries(&self, ino: u64, place: Option<NameHash>, limit: usize) -> Result<Vec<DirEntry>>;
+    /// Value of an extended attribute.
+    fn xattr(&self, ino: u64, name: &[u8]) -> Result<Option<Vec<u8>>>;
+    /// Names of the extended attributes.
+    fn xattrs(&self, ino: u64) -> Result<Vec<Vec<u8>>>;
+    /// First offset from `offset` on that holds data (or, with `hole`, that
+    /// holds none; the end of the file is a hole). `None` = past the last.
+    fn seek(&self, ino: u64, offset: u64, hole: bool) -> Result<Option<u64>>;
+    /// How large it all is.
+    fn space(&self) -> Result<Space>;
+}
+
+/// An archive as a volume.
+pub struct ArchiveVolume {
+    reader: TreeReader<ArchiveFile>,
+}
+
+impl ArchiveVolume {
+    /// Shows this archive.
+    pub fn new(reader: TreeReader<ArchiveFile>) -> Self {
+        Self { reader }
+    }
+
+    /// The archive behind it.
+    pub fn reader(&self) -> &TreeReader<ArchiveFile> {
+        &self.reader
+    }
+
+    fn get(&self, file: FileId) -> Result<Option<Attr>> {
+        let found = match self.reader.attributes(file) {
+            // An archive of loose files has no directory that its root
+            // could be like.
+            Err(FlowError::Lost { .. }) if file == FileId::ROOT => Some(plain_root()),
+            other => other?,
+        };
+        found
+            .map(|Attributes { inode, links }| Ok(Attr { ino: number(file)?, inode, links }))
+            .transpose()
+    }
+
+    fn file(&self, ino: u64) -> Result<Option<(FileId, Inode)>> {
+        let id = file_id(ino);
+        let attr = self.get(id)?;
+        Ok(attr.filter(|a| a.inode.file_type() == FileType::Regular).map(|a| (id, a.inode)))
+    }
+
+    fn checked(&self, dentry: &Dentry) -> Result<Option<Attr>> {
+        let Some(attr) = self.get(dentry.file)? else { return Ok(None) };
+        let attributes = Attributes { inode: attr.inode, links: attr.links };
+        check_type(dentry, &attributes)?;
+        Ok(Some(Attr { ino: attr.ino, inode: attributes.inode, links: attributes.links }))
+    }
+}
+
+fn plain_root() -> Attributes {
+    let inode = Inode {
+        stamp: Stamp::NONE,
+        permissions: 0o755,
+        uid: 0,
+        gid: 0,
+        size: 0,
+        mtime: Time { secs: 0, nanos: 0 },
+        ctime: None,
+        atime: None,
+        btime: None,
+        versions: Vec::new(),
+        body: warp_format::record::Body::Directory,
+    };
+    Attributes { inode, links: 1 }
+}
+
+/// An archive's ids are ordinals, and its root is 0: one more is a number
+/// that the kernel takes, with the root at 1.
+fn number(file: FileId) -> Result<u64> {
+    file.ordinal()
+        .and_then(|n| n.checked_add(1))
+        .ok_or_else(|| FormatError::Invalid { at: "file id" }.into())
+}
+
+fn file_id(ino: u64) -> FileId {
+    FileId::from_ordinal(ino.saturating_sub(1))
+}
+
+impl Volume for ArchiveVolume {
+    fn lookup(&self, parent: u64, name: &[u8]) -> Result<Option<Attr>> {
+        match self.reader.lookup(file_id(parent), name)? {
+            Some(dentry) => self.checked(&dentry),
+            None => Ok(None),
+        }
+    }
+
+    fn attr(&self, ino: u64) -> Result<Option<Attr>> {
+        self.get(file_id(ino))
+    }
+
+    fn read(&self, ino: u64, offset: u64, len: usize) -> Result<Vec<u8>> {
+        let Some((id, inode)) = self.file(ino)? else {
+            return Err(FormatError::Invalid { at: "inode" }.into());
+        };
+        let bytes = self.reader.read(id, &inode, offset, len)?;
+        if offset + bytes.len() as u64 >= inode.size && offset < inode.size {
+            // The last part is given out only if no part of the file is gone
+            // without a trace, which would read as a hole.
+            self.reader.whole_extents(id, &inode)?;
+        }
+        Ok(bytes)
+    }
+
+    fn entries(&self, ino: u64, place: Option<NameHash>, limit: usize) -> Result<Vec<DirEntry>> {
+        let mut found = Vec::new();
+        for (place, dentry) in self.reader.entries_after(file_id(ino), place, limit)? {
+            let name = dentry.name.as_bytes().to_vec();
+            // A name without its inode is passed over only if it never had one.
+            let Some(attr) = self.checked(&dentry)? else { continue };
+            found.push(DirEntry { place, name, attr });
+        }
+        Ok(found)
+    }
+
+    fn xattr(&self, ino: u64, name: &[u8]) -> Result<Option<Vec<u8>>> {
+        Ok(self.reader.xattr(file_id(ino), name)?.map(|xattr| xattr.value))
+    }
+
+    fn xattrs(&self, ino: u64) -> Result<Vec<Vec<u8>>> {
+        let all = self.reader.xattrs(file_id(ino))?;
+        Ok(all.into_iter().map(|xattr| xattr.name).collect())
+    }
+
+    fn seek(&self, ino: u64, offset: u64, hole: bool) -> Result<Option<u64>> {
+        let Some((id, inode)) = self.file(ino)? else { return Ok(None) };
+        self.reader.seek(id, &inode, offset, hole)
+    }
+
+    fn space(&self) -> Result<Space> {
+        let summary = self.reader.summary()?;
+        Ok(Space { bytes: summary.bytes, inodes: summary.inodes })
+    }
+}
+
+impl<S: ChunkSource> TreeReader<S> {
+    /// The first data (or hole) at or after `offset`, as `lseek` has it.
+    pub(crate) fn seek(
+        &self,
+        file: FileId,
+        inode: &Inode,
+        offset: u64,
+        hole: bool,
+    ) -> Result<Option<u64>> {
+        if offset >= inode.size {
+            return Ok(None);
+        }
+        if let warp_format::record::Body::Inline(_) = inode.body {
+            return Ok(Some(if hole { inode.size } else { offset }));
+        }
+        let mut at = offset;
+        for (start, extent) in self.extents(file, offset, u64::MAX, inode.size)? {
+            let end = start + u64::from(extent.len);
+            if !hole {
+                return Ok(Some(start.max(offset)));
+            }
+            if start > at {
+                break;
+            }
+            at = end;
+        }
+        Ok(hole.then_some(at))
+    }
+}

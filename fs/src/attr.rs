@@ -1,0 +1,93 @@
+//! Attributes as the kernel takes them.
+
+use fuser::{FileAttr, FileType as Kind, INodeNo};
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use warp_flow::volume::Attr;
+use warp_format::record::{Body, FileType, Time};
+
+/// Who owns what is shown.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Owners {
+    /// As stored: a mount by root.
+    Stored,
+    /// All of it this user: an ordinary user's mount, in which files of
+    /// another owner could not be read.
+    Mounter {
+        /// User.
+        uid: u32,
+        /// Group.
+        gid: u32,
+    },
+}
+
+pub(crate) fn kind(file_type: FileType) -> Kind {
+    match file_type {
+        FileType::Regular => Kind::RegularFile,
+        FileType::Directory => Kind::Directory,
+        FileType::Symlink => Kind::Symlink,
+        FileType::Fifo => Kind::NamedPipe,
+        FileType::Socket => Kind::Socket,
+        FileType::CharDevice => Kind::CharDevice,
+        FileType::BlockDevice => Kind::BlockDevice,
+    }
+}
+
+pub(crate) fn attr(from: &Attr, owners: Owners) -> FileAttr {
+    let inode = &from.inode;
+    let mtime = system_time(inode.mtime);
+    let stored = match &inode.body {
+        Body::Extents(stored) => *stored,
+        _ => inode.size,
+    };
+    let (uid, gid) = match owners {
+        Owners::Stored => (inode.uid, inode.gid),
+        Owners::Mounter { uid, gid } => (uid, gid),
+    };
+    let rdev = match inode.body {
+        // FUSE carries device numbers in 32 bits, in the kernel's packing.
+        Body::Device { number, .. } => {
+            let (major, minor) = (rustix::fs::major(number), rustix::fs::minor(number));
+            (minor & 0xff) | (major << 8) | ((minor & !0xff) << 12)
+        }
+        _ => 0,
+    };
+    FileAttr {
+        ino: INodeNo(from.ino),
+        size: inode.size,
+        blocks: stored.div_ceil(512),
+        atime: inode.atime.map_or(mtime, system_time),
+        mtime,
+        ctime: inode.ctime.map_or(mtime, system_time),
+        crtime: UNIX_EPOCH,
+        kind: kind(inode.file_type()),
+        perm: inode.permissions,
+        nlink: from.links,
+        uid,
+        gid,
+        rdev,
+        blksize: 4096,
+        flags: 0,
+    }
+}
+
+/// Saturates at what `SystemTime` holds, which is what the kernel holds.
+fn system_time(time: Time) -> SystemTime {
+    let nanos = Duration::from_nanos(time.nanos.into());
+    let whole = Duration::from_secs(time.secs.unsigned_abs());
+    let base =
+        if time.secs < 0 { UNIX_EPOCH.checked_sub(whole) } else { UNIX_EPOCH.checked_add(whole) };
+    base.and_then(|base| base.checked_add(nanos)).unwrap_or(UNIX_EPOCH)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn times_before_1970_keep_their_nanoseconds() {
+        let t = system_time(Time { secs: -2, nanos: 250_000_000 });
+        assert_eq!(UNIX_EPOCH.duration_since(t).unwrap(), Duration::from_millis(1750));
+        system_time(Time { secs: i64::MIN, nanos: 0 });
+        system_time(Time { secs: i64::MAX, nanos: 999_999_999 });
+    }
+}

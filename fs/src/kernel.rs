@@ -1,0 +1,323 @@
+//! Mounting and unmounting: the only module that does either, and the only
+//! one that knows fuser's session.
+//!
+//! Promises: each way in which a mount can fail has its own error; a dead
+//! mount in the way is cleared. Never: leaves a mount behind when it fails.
+//! Tested by `tests/tests/mount.rs`.
+
+pub use crate::attr::Owners;
+use crate::ops::ReadOnly;
+use fuser::{Config, MountOption, Session, SessionACL};
+use std::ffi::OsStr;
+use std::fs;
+use std::io;
+use std::os::unix::ffi::{OsStrExt, OsStringExt};
+use std::os::unix::fs::MetadataExt;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+use warp_flow::volume::Volume;
+
+/// The type that our mounts have in /proc/self/mountinfo.
+pub const FS_TYPE: &str = "fuse.warp";
+const DEVICE: &str = "/dev/fuse";
+
+/// Why something could not be mounted.
+#[derive(Debug, thiserror::Error)]
+pub enum MountError {
+    /// The mountpoint is not there.
+    #[error("{}: no such directory", .0.display())]
+    Missing(PathBuf),
+    /// The mountpoint is no directory.
+    #[error("{}: is not a directory", .0.display())]
+    NotADirectory(PathBuf),
+    /// The mountpoint has something in it.
+    #[error("{}: is not empty", .0.display())]
+    NotEmpty(PathBuf),
+    /// Something of ours is mounted there already.
+    #[error("{}: {what} is mounted there already", path.display())]
+    Busy {
+        /// The mountpoint.
+        path: PathBuf,
+        /// What is there.
+        what: String,
+    },
+    /// There is no /dev/fuse.
+    #[error("{DEVICE} does not exist")]
+    NoDevice,
+    /// /dev/fuse is closed to this user.
+    #[error("{DEVICE} cannot be opened: {0}")]
+    DeviceClosed(#[source] io::Error),
+    /// `allow_other` is not allowed to this user.
+    #[error("allow_other is not allowed to ordinary users on this machine")]
+    AllowOther,
+    /// Anything else.
+    #[error("{}: cannot be mounted: {source}", path.display())]
+    Failed {
+        /// The mountpoint.
+        path: PathBuf,
+        /// Why.
+        #[source]
+        source: io::Error,
+    },
+}
+
+/// How to mount.
+#[derive(Debug, Clone)]
+pub struct MountOptions {
+    directory: PathBuf,
+    source: String,
+    /// Let other users in, as the files' modes allow.
+    pub allow_other: bool,
+    /// Mount over a directory that is not empty.
+    pub nonempty: bool,
+}
+
+impl MountOptions {
+    /// Mounts on `directory`; `source` is shown as the device.
+    pub fn new(directory: PathBuf, source: &str) -> Self {
+        // A comma would start another option, a line end another line.
+        let clean = |c: char| if c == ',' || c == '\\' || c.is_control() { '_' } else { c };
+        let source = source.chars().map(clean).collect();
+        Self { directory, source, allow_other: false, nonempty: false }
+    }
+
+    fn config(&self) -> Config {
+        let mut config = Config::default();
+        config.mount_options = vec![
+            MountOption::FSName(self.source.clone()),
+            // As a plain option, because fuser gives the kernel a subtype
+            // only through fusermount3.
+            MountOption::CUSTOM("subtype=warp".into()),
+            MountOption::RO,
+            MountOption::NoSuid,
+            MountOption::NoDev,
+            MountOption::NoAtime,
+            MountOption::DefaultPermissions,
+        ];
+        config.acl = if self.allow_other { SessionACL::All } else { SessionACL::Owner };
+        config.n_threads = Some(std::thread::available_parallelism().map_or(2, usize::from).min(4));
+        config.clone_fd = true;
+        config
+    }
+}
+
+/// A filesystem that is mounted, and usable.
+pub struct Mount {
+    run: Box<dyn FnOnce() -> io::Result<()> + Send>,
+    directory: PathBuf,
+}
+
+impl Mount {
+    /// Mounts a volume.
+    pub fn new<V: Volume>(volume: V, options: &MountOptions) -> Result<Self, MountError> {
+        let directory = check(options)?;
+        let me = rustix::process::geteuid();
+        let owners = if me.is_root() {
+            Owners::Stored
+        } else {
+            Owners::Mounter { uid: me.as_raw(), gid: rustix::process::getegid().as_raw() }
+        };
+        let session = Session::new(ReadOnly::new(volume, owners), &directory, &options.config())
+            .map_err(|source| classify(&directory, options, source))?;
+        raise_read_ahead(&directory);
+        Ok(Self { run: Box::new(move || session.run()), directory })
+    }
+
+    /// The mountpoint, absolute.
+    pub fn directory(&self) -> &Path {
+        &self.directory
+    }
+
+    /// Answers requests until it is unmounted, by whomever.
+    pub fn run(self) -> Result<(), MountError> {
+        match (self.run)() {
+            Ok(()) => Ok(()),
+            // The connection was aborted: a forced unmount.
+            Err(e) if e.kind() == io::ErrorKind::ConnectionAborted => Ok(()),
+            Err(source) => Err(MountError::Failed { path: self.directory, source }),
+        }
+    }
+}
+
+/// Everything that can be said about the mountpoint before mounting on it.
+fn check(options: &MountOptions) -> Result<PathBuf, MountError> {
+    let path = &options.directory;
+    let failed = |source| MountError::Failed { path: path.clone(), source };
+    // A process that was killed leaves a mount that answers nothing.
+    if let Err(e) = fs::metadata(path)
+        && e.kind() == io::ErrorKind::NotConnected
+        && is_ours(path)
+    {
+        unmount(path, true).map_err(failed)?;
+    }
+    let meta = match fs::metadata(path) {
+        Ok(meta) => meta,
+        Err(e) if e.kind() == io::ErrorKind::NotFound => {
+            return Err(MountError::Missing(path.clone()));
+        }
+        Err(e) => return Err(failed(e)),
+    };
+    if !meta.is_dir() {
+        return Err(MountError::NotADirectory(path.clone()));
+    }
+    let absolute = fs::canonicalize(path).map_err(failed)?;
+    if let Some(there) = mounts().into_iter().find(|m| m.directory == absolute && m.is_ours()) {
+        return Err(MountError::Busy { path: absolute, what: there.source });
+    }
+    let empty = fs::read_dir(&absolute).map_err(failed)?.next().is_none();
+    if !empty && !options.nonempty {
+        return Err(MountError::NotEmpty(absolute));
+    }
+    check_device()?;
+    Ok(absolute)
+}
+
+/// Whether /dev/fuse is there and open to this user.
+pub fn check_device() -> Result<(), MountError> {
+    match fs::OpenOptions::new().read(true).write(true).open(DEVICE) {
+        Ok(_) => Ok(()),
+        Err(e) if e.kind() == io::ErrorKind::NotFound => Err(MountError::NoDevice),
+        Err(e) => Err(MountError::DeviceClosed(e)),
+    }
+}
+
+fn classify(path: &Path, options: &MountOptions, source: io::Error) -> MountError {
+    let text = source.to_string();
+    if options.allow_other && text.contains("user_allow_other") {
+        MountError::AllowOther
+    } else {
+        MountError::Failed { path: path.into(), source }
+    }
+}
+
+/// The kernel reads ahead 128 KiB over FUSE unless told otherwise; 1 MiB
+/// turns a sequential read into an eighth of the requests. Only root may, and
+/// nothing depends on it.
+fn raise_read_ahead(directory: &Path) {
+    if let Ok(meta) = fs::metadata(directory) {
+        let (major, minor) = (rustix::fs::major(meta.dev()), rustix::fs::minor(meta.dev()));
+        let _ = fs::write(format!("/sys/class/bdi/{major}:{minor}/read_ahead_kb"), "1024");
+    }
+}
+
+/// A line of the mount table.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Mounted {
+    /// Where.
+    pub directory: PathBuf,
+    /// Type of the filesystem.
+    pub fs_type: String,
+    /// What is mounted.
+    pub source: String,
+}
+
+impl Mounted {
+    /// True if a `warp` process serves (or served) it.
+    pub fn is_ours(&self) -> bool {
+        self.fs_type == FS_TYPE
+    }
+}
+
+fn is_ours(path: &Path) -> bool {
+    let absolute = absolute(path);
+    mounts().iter().any(|m| m.directory == absolute && m.is_ours())
+}
+
+/// The path from the root, made without touching the last component, which
+/// may be a mount that no longer answers.
+pub fn absolute(path: &Path) -> PathBuf {
+    let path = std::path::absolute(path).unwrap_or_else(|_| path.into());
+    match (path.parent(), path.file_name()) {
+        (Some(parent), Some(name)) => {
+            fs::canonicalize(parent).unwrap_or_else(|_| parent.into()).join(name)
+        }
+        _ => path,
+    }
+}
+
+/// What is mounted, in the order of the table.
+pub fn mounts() -> Vec<Mounted> {
+    let table = fs::read("/proc/self/mountinfo").unwrap_or_default();
+    table.split(|b| *b == b'\n').filter_map(parse_mount).collect()
+}
+
+/// `ID PARENT DEV ROOT DIR OPTIONS [FIELDS…] - TYPE SOURCE OPTIONS`.
+fn parse_mount(line: &[u8]) -> Option<Mounted> {
+    let mut fields = line.split(|b| *b == b' ');
+    let directory = unescape(fields.nth(4)?);
+    fields.find(|field| *field == b"-")?;
+    let fs_type = String::from_utf8_lossy(fields.next()?).into_owned();
+    let source = String::from_utf8_lossy(&unescape(fields.next()?)).into_owned();
+    Some(Mounted { directory: OsStr::from_bytes(&directory).into(), fs_type, source })
+}
+
+/// The table writes blanks and the like as a backslash and three octal digits.
+fn unescape(field: &[u8]) -> Vec<u8> {
+    let mut out = Vec::with_capacity(field.len());
+    let mut rest = field;
+    while let [first, tail @ ..] = rest {
+        let octal = match (first, tail) {
+            (b'\\', [a @ b'0'..=b'3', b @ b'0'..=b'7', c @ b'0'..=b'7', ..]) => {
+                Some((a - b'0') << 6 | (b - b'0') << 3 | (c - b'0'))
+            }
+            _ => None,
+        };
+        out.push(octal.unwrap_or(*first));
+        rest = if octal.is_some() { &tail[3..] } else { tail };
+    }
+    out
+}
+
+/// Unmounts a directory: as root directly, else through fusermount3. `lazy`
+/// detaches it even while it is in use.
+pub fn unmount(directory: &Path, lazy: bool) -> io::Result<()> {
+    use rustix::mount::UnmountFlags;
+    let mut flags = UnmountFlags::NOFOLLOW;
+    flags.set(UnmountFlags::DETACH, lazy);
+    match rustix::mount::unmount(directory, flags) {
+        Ok(()) => Ok(()),
+        Err(rustix::io::Errno::PERM) => fusermount(directory, lazy),
+        Err(e) => Err(e.into()),
+    }
+}
+
+fn fusermount(directory: &Path, lazy: bool) -> io::Result<()> {
+    let mut command = Command::new("fusermount3");
+    command.arg("-u");
+    if lazy {
+        command.arg("-z");
+    }
+    let output = command
+        .arg("--")
+        .arg(directory)
+        .output()
+        .map_err(|e| io::Error::new(e.kind(), format!("fusermount3 (package fuse3): {e}")))?;
+    if output.status.success() {
+        return Ok(());
+    }
+    let text = std::ffi::OsString::from_vec(output.stderr).to_string_lossy().trim().to_owned();
+    let busy = text.contains("busy");
+    let kind = if busy { io::ErrorKind::ResourceBusy } else { io::ErrorKind::Other };
+    Err(io::Error::new(kind, text))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_line_of_the_mount_table_is_read_with_its_escapes() {
+        let line = br"36 35 98:0 / /mnt/a\040b\134c rw,noatime shared:1 - fuse.warp /x\012y rw";
+        let found = parse_mount(line).unwrap();
+        assert_eq!(found.directory, Path::new(r"/mnt/a b\c"));
+        assert_eq!(found.fs_type, "fuse.warp");
+        assert_eq!(found.source, "/x\ny");
+        assert_eq!(parse_mount(b"garbage"), None);
+    }
+
+    #[test]
+    fn a_source_cannot_smuggle_in_options() {
+        let options = MountOptions::new("/m".into(), "a,suid\nb\\c");
+        assert_eq!(options.source, "a_suid_b_c");
+    }
+}

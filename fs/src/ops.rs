@@ -1,0 +1,314 @@
+//! Step *ops* of the walk: one method for each request of the kernel.
+//!
+//! Neighbours: the kernel above, a [`Volume`] below. Promises: every request
+//! is answered once; what is immutable is cached by the kernel without limit.
+//! Never: decides anything about content. Tested by `tests/tests/mount.rs`.
+
+use crate::attr::{Owners, attr, kind};
+use crate::errno::errno;
+use fuser::{
+    Errno, FileHandle, Filesystem, FopenFlags, Generation, INodeNo, InitFlags, KernelConfig,
+    LockOwner, OpenFlags, ReplyAttr, ReplyData, ReplyDirectory, ReplyDirectoryPlus, ReplyEmpty,
+    ReplyEntry, ReplyLseek, ReplyOpen, ReplyStatfs, ReplyXattr, Request,
+};
+use std::collections::HashMap;
+use std::ffi::OsStr;
+use std::io;
+use std::os::unix::ffi::OsStrExt;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Mutex, PoisonError};
+use std::time::Duration;
+use warp_flow::volume::{Attr, DirEntry, Volume};
+use warp_flow::{FlowError, Result};
+use warp_format::NameHash;
+use warp_format::record::{Body, FileType};
+
+/// How long the kernel may keep what cannot change.
+const FOREVER: Duration = Duration::from_secs(365 * 24 * 3600);
+/// Requests that the kernel may have under way in the background: read-ahead
+/// and asynchronous reads. Its default of 12 starves four parallel readers.
+const MAX_BACKGROUND: u16 = 64;
+/// Entries fetched from the volume at once while a directory is listed.
+const LISTING_STEP: usize = 256;
+
+/// A read-only filesystem over a volume.
+pub(crate) struct ReadOnly<V> {
+    volume: V,
+    owners: Owners,
+    listings: Mutex<HashMap<u64, Listing>>,
+    next_handle: AtomicU64,
+}
+
+/// An open directory: where its listing is.
+#[derive(Clone, Copy, Default)]
+struct Listing {
+    /// Entries given out.
+    given: u64,
+    /// The last of them.
+    place: Option<NameHash>,
+}
+
+impl<V: Volume> ReadOnly<V> {
+    pub(crate) fn new(volume: V, owners: Owners) -> Self {
+        Self { volume, owners, listings: Mutex::default(), next_handle: AtomicU64::new(1) }
+    }
+
+    fn listing(&self, handle: FileHandle) -> Listing {
+        let listings = self.listings.lock().unwrap_or_else(PoisonError::into_inner);
+        listings.get(&handle.0).copied().unwrap_or_default()
+    }
+
+    fn keep_listing(&self, handle: FileHandle, listing: Listing) {
+        let mut listings = self.listings.lock().unwrap_or_else(PoisonError::into_inner);
+        listings.insert(handle.0, listing);
+    }
+
+    /// Gives entries from `offset` on to `add` until it is full. Offset 0 is
+    /// `.`, 1 is `..`, and so on in the order of the tree.
+    fn list(
+        &self,
+        ino: u64,
+        handle: FileHandle,
+        offset: u64,
+        add: &mut dyn FnMut(u64, &[u8], &Attr) -> bool,
+    ) -> Result<()> {
+        let Some(this) = self.volume.attr(ino)? else {
+            return Err(FlowError::NotFound { path: ".".into() });
+        };
+        // The kernel replaces what `..` leads to by what it knows.
+        for (at, name) in [(0, b".".as_slice()), (1, b"..")] {
+            if offset <= at && add(at + 1, name, &this) {
+                return Ok(());
+            }
+        }
+        let want = offset.saturating_sub(2);
+        let mut listing = self.listing(handle);
+        if listing.given != want {
+            // A seek: count from the start.
+            listing = Listing::default();
+        }
+        let result = self.list_from(ino, want, &mut listing, add);
+        self.keep_listing(handle, listing);
+        result
+    }
+
+    fn list_from(
+        &self,
+        ino: u64,
+        want: u64,
+        listing: &mut Listing,
+        add: &mut dyn FnMut(u64, &[u8], &Attr) -> bool,
+    ) -> Result<()> {
+        loop {
+            let entries = self.volume.entries(ino, listing.place, LISTING_STEP)?;
+            if entries.is_empty() {
+                return Ok(());
+            }
+            for DirEntry { place, name, attr } in entries {
+                // The offset of an entry is where the listing goes on.
+                if listing.given >= want && add(listing.given + 3, &name, &attr) {
+                    return Ok(());
+                }
+                *listing = Listing { given: listing.given + 1, place: Some(place) };
+            }
+        }
+    }
+}
+
+impl<V: Volume> Filesystem for ReadOnly<V> {
+    fn init(&mut self, _req: &Request, config: &mut KernelConfig) -> io::Result<()> {
+        // Each is asked for by itself: an older kernel lacks some, and works.
+        for wanted in [
+            InitFlags::FUSE_DO_READDIRPLUS,
+            InitFlags::FUSE_READDIRPLUS_AUTO,
+            InitFlags::FUSE_PARALLEL_DIROPS,
+            InitFlags::FUSE_CACHE_SYMLINKS,
+            InitFlags::FUSE_NO_OPEN_SUPPORT,
+            InitFlags::FUSE_POSIX_ACL,
+        ] {
+            let _ = config.add_capabilities(wanted);
+        }
+        let _ = config.set_max_background(MAX_BACKGROUND);
+        let _ = config.set_max_readahead(1 << 20).or_else(|most| config.set_max_readahead(most));
+        Ok(())
+    }
+
+    fn lookup(&self, _req: &Request, parent: INodeNo, name: &OsStr, reply: ReplyEntry) {
+        match self.volume.lookup(parent.0, name.as_bytes()) {
+            Ok(Some(found)) => reply.entry(&FOREVER, &attr(&found, self.owners), Generation(0)),
+            // Number 0 with a lifetime: the kernel keeps that there is none.
+            Ok(None) => match self.volume.attr(parent.0) {
+                Ok(Some(like)) => {
+                    let none = Attr { ino: 0, ..like };
+                    reply.entry(&FOREVER, &attr(&none, self.owners), Generation(0));
+                }
+                _ => reply.error(Errno::ENOENT),
+            },
+            Err(e) => reply.error(errno(&e)),
+        }
+    }
+
+    fn getattr(&self, _req: &Request, ino: INodeNo, _fh: Option<FileHandle>, reply: ReplyAttr) {
+        match self.volume.attr(ino.0) {
+            Ok(Some(found)) => reply.attr(&FOREVER, &attr(&found, self.owners)),
+            Ok(None) => reply.error(Errno::ENOENT),
+            Err(e) => reply.error(errno(&e)),
+        }
+    }
+
+    fn readlink(&self, _req: &Request, ino: INodeNo, reply: ReplyData) {
+        match self.volume.attr(ino.0) {
+            Ok(Some(Attr { inode, .. })) => match inode.body {
+                Body::Symlink(target) => reply.data(&target),
+                _ => reply.error(Errno::EINVAL),
+            },
+            Ok(None) => reply.error(Errno::ENOENT),
+            Err(e) => reply.error(errno(&e)),
+        }
+    }
+
+    fn open(&self, _req: &Request, _ino: INodeNo, _flags: OpenFlags, reply: ReplyOpen) {
+        // No open and no release from here on; the kernel keeps the pages.
+        reply.error(Errno::ENOSYS);
+    }
+
+    fn read(
+        &self,
+        _req: &Request,
+        ino: INodeNo,
+        _fh: FileHandle,
+        offset: u64,
+        size: u32,
+        _flags: OpenFlags,
+        _lock_owner: Option<LockOwner>,
+        reply: ReplyData,
+    ) {
+        match self.volume.read(ino.0, offset, size as usize) {
+            Ok(bytes) => reply.data(&bytes),
+            Err(e) => reply.error(errno(&e)),
+        }
+    }
+
+    fn opendir(&self, _req: &Request, _ino: INodeNo, _flags: OpenFlags, reply: ReplyOpen) {
+        let handle = self.next_handle.fetch_add(1, Ordering::Relaxed);
+        let flags = FopenFlags::FOPEN_KEEP_CACHE | FopenFlags::FOPEN_CACHE_DIR;
+        reply.opened(FileHandle(handle), flags);
+    }
+
+    fn readdir(
+        &self,
+        _req: &Request,
+        ino: INodeNo,
+        fh: FileHandle,
+        offset: u64,
+        mut reply: ReplyDirectory,
+    ) {
+        let result = self.list(ino.0, fh, offset, &mut |next, name, found| {
+            let file_type: FileType = found.inode.file_type();
+            reply.add(INodeNo(found.ino), next, kind(file_type), OsStr::from_bytes(name))
+        });
+        match result {
+            Ok(()) => reply.ok(),
+            Err(e) => reply.error(errno(&e)),
+        }
+    }
+
+    fn readdirplus(
+        &self,
+        _req: &Request,
+        ino: INodeNo,
+        fh: FileHandle,
+        offset: u64,
+        mut reply: ReplyDirectoryPlus,
+    ) {
+        let result = self.list(ino.0, fh, offset, &mut |next, name, found| {
+            let attr = attr(found, self.owners);
+            let name = OsStr::from_bytes(name);
+            reply.add(INodeNo(found.ino), next, name, &FOREVER, &attr, Generation(0))
+        });
+        match result {
+            Ok(()) => reply.ok(),
+            Err(e) => reply.error(errno(&e)),
+        }
+    }
+
+    fn releasedir(
+        &self,
+        _req: &Request,
+        _ino: INodeNo,
+        fh: FileHandle,
+        _flags: OpenFlags,
+        reply: ReplyEmpty,
+    ) {
+        self.listings.lock().unwrap_or_else(PoisonError::into_inner).remove(&fh.0);
+        reply.ok();
+    }
+
+    fn fsyncdir(&self, _: &Request, _: INodeNo, _: FileHandle, _: bool, reply: ReplyEmpty) {
+        reply.ok();
+    }
+
+    fn fsync(&self, _: &Request, _: INodeNo, _: FileHandle, _: bool, reply: ReplyEmpty) {
+        reply.ok();
+    }
+
+    fn statfs(&self, _req: &Request, _ino: INodeNo, reply: ReplyStatfs) {
+        match self.volume.space() {
+            Ok(space) => {
+                let blocks = space.bytes.div_ceil(4096);
+                reply.statfs(blocks, 0, 0, space.inodes, 0, 4096, 255, 4096);
+            }
+            Err(e) => reply.error(errno(&e)),
+        }
+    }
+
+    fn getxattr(&self, _req: &Request, ino: INodeNo, name: &OsStr, size: u32, reply: ReplyXattr) {
+        match self.volume.xattr(ino.0, name.as_bytes()) {
+            Ok(Some(value)) => sized(&value, size, reply),
+            Ok(None) => reply.error(Errno::NO_XATTR),
+            Err(e) => reply.error(errno(&e)),
+        }
+    }
+
+    fn listxattr(&self, _req: &Request, ino: INodeNo, size: u32, reply: ReplyXattr) {
+        match self.volume.xattrs(ino.0) {
+            Ok(names) => {
+                let list: Vec<u8> = names.into_iter().flat_map(|n| [n, vec![0]].concat()).collect();
+                sized(&list, size, reply);
+            }
+            Err(e) => reply.error(errno(&e)),
+        }
+    }
+
+    fn lseek(
+        &self,
+        _req: &Request,
+        ino: INodeNo,
+        _fh: FileHandle,
+        offset: i64,
+        whence: i32,
+        reply: ReplyLseek,
+    ) {
+        // The kernel sends these two only, and keeps the others to itself.
+        const SEEK_DATA: i32 = 3;
+        const SEEK_HOLE: i32 = 4;
+        let Ok(offset) = u64::try_from(offset) else { return reply.error(Errno::ENXIO) };
+        if whence != SEEK_DATA && whence != SEEK_HOLE {
+            return reply.error(Errno::EINVAL);
+        }
+        match self.volume.seek(ino.0, offset, whence == SEEK_HOLE) {
+            Ok(Some(at)) => reply.offset(i64::try_from(at).unwrap_or(i64::MAX)),
+            Ok(None) => reply.error(Errno::ENXIO),
+            Err(e) => reply.error(errno(&e)),
+        }
+    }
+}
+
+/// A value, or its length if that is what was asked for.
+fn sized(value: &[u8], size: u32, reply: ReplyXattr) {
+    match size as usize {
+        0 => reply.size(value.len() as u32),
+        room if room < value.len() => reply.error(Errno::ERANGE),
+        _ => reply.data(value),
+    }
+}

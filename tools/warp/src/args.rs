@@ -1,0 +1,274 @@
+//! What was typed. Meaning is given to it in `cmd`.
+
+use clap::{ArgAction, Args as ClapArgs, Parser, Subcommand, ValueEnum};
+use std::path::PathBuf;
+
+const AFTER: &str = "Exit codes: 0 ok, 1 failed, 2 usage, 3 some items unreadable, 4 not found, \
+5 temporary, 6 integrity, 7 refused (wrong passphrase), 8 no space or limit, 11 busy, 130 interrupted.";
+
+/// An encrypted, deduplicated, versioned filesystem on your own machines.
+#[derive(Debug, Parser)]
+#[command(name = "warp", version, after_help = AFTER, disable_help_subcommand = true)]
+pub(crate) struct Args {
+    #[command(flatten)]
+    pub(crate) global: Global,
+    #[command(subcommand)]
+    pub(crate) command: Command,
+}
+
+/// Flags that every command has.
+#[derive(Debug, ClapArgs)]
+pub(crate) struct Global {
+    /// Print results as one JSON document
+    #[arg(long, global = true, env = "WARP_JSON", value_parser = clap::builder::FalseyValueParser::new())]
+    pub(crate) json: bool,
+    /// Print errors only: no progress, no summary
+    #[arg(short, long, global = true, env = "WARP_QUIET", value_parser = clap::builder::FalseyValueParser::new())]
+    pub(crate) quiet: bool,
+    /// When to use colours
+    #[arg(
+        long,
+        global = true,
+        value_enum,
+        default_value = "auto",
+        env = "WARP_COLOR",
+        value_name = "WHEN"
+    )]
+    pub(crate) color: Color,
+}
+
+#[derive(Debug, Clone, Copy, ValueEnum, PartialEq, Eq)]
+pub(crate) enum Color {
+    Auto,
+    Always,
+    Never,
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum Command {
+    /// Make, list, extract, verify and compare .warp archives
+    #[command(subcommand)]
+    Archive(Archive),
+    /// Mount a .warp archive read-only on a directory
+    Mount(Mount),
+    /// Unmount a directory
+    #[command(alias = "unmount")]
+    Umount(Umount),
+    /// Check this machine, and say how to fix what is missing
+    Doctor,
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum Archive {
+    /// Pack files and directories into an archive
+    Create(Create),
+    /// List what is in an archive
+    Ls(Ls),
+    /// Restore files from an archive
+    Extract(Extract),
+    /// Read and check an archive, and say what was checked
+    Verify(Verify),
+    /// Show what differs between two archives
+    Diff(Diff),
+    /// Mount an archive (the same as `warp mount`)
+    Mount(Mount),
+}
+
+#[derive(Debug, ClapArgs)]
+pub(crate) struct PassphraseArg {
+    /// Read the passphrase from the first line of FILE (else WARP_PASSPHRASE, else the terminal)
+    #[arg(long, value_name = "FILE", env = "WARP_PASSPHRASE_FILE")]
+    pub(crate) passphrase_file: Option<PathBuf>,
+}
+
+#[derive(Debug, ClapArgs)]
+pub(crate) struct Create {
+    /// The archive to make; `-` writes it to standard output
+    #[arg(value_name = "FILE.warp")]
+    pub(crate) file: PathBuf,
+    /// What to put in: relative paths are stored as they are, of an absolute path the last name
+    #[arg(value_name = "PATH", required = true)]
+    pub(crate) paths: Vec<PathBuf>,
+    /// Take relative paths from DIR
+    #[arg(short = 'C', long, value_name = "DIR", env = "WARP_DIRECTORY")]
+    pub(crate) directory: Option<PathBuf>,
+    /// Leave out what matches: a name, or with a `/` in it a whole stored path (repeatable)
+    #[arg(short = 'x', long, value_name = "GLOB", action = ArgAction::Append, env = "WARP_EXCLUDE", value_delimiter = ',')]
+    pub(crate) exclude: Vec<String>,
+    /// Compression: 0 is LZ4, 1 to 19 are zstd's levels
+    #[arg(long, value_name = "LEVEL", default_value_t = 3, env = "WARP_LEVEL",
+          value_parser = clap::value_parser!(u8).range(0..=19))]
+    pub(crate) level: u8,
+    /// Smallest size, slower random reads
+    #[arg(long, env = "WARP_SOLID", value_parser = clap::builder::FalseyValueParser::new())]
+    pub(crate) solid: bool,
+    /// Seal the archive under a passphrase: contents, names and attributes
+    #[arg(long, env = "WARP_ENCRYPT", value_parser = clap::builder::FalseyValueParser::new())]
+    pub(crate) encrypt: bool,
+    #[command(flatten)]
+    pub(crate) passphrase: PassphraseArg,
+    /// Replace FILE.warp if it exists
+    #[arg(short, long, env = "WARP_FORCE", value_parser = clap::builder::FalseyValueParser::new())]
+    pub(crate) force: bool,
+    /// Only count what would go in
+    #[arg(short = 'n', long, env = "WARP_DRY_RUN", value_parser = clap::builder::FalseyValueParser::new())]
+    pub(crate) dry_run: bool,
+}
+
+#[derive(Debug, Clone, Copy, ValueEnum)]
+pub(crate) enum Sort {
+    Name,
+    Size,
+    Time,
+}
+
+#[derive(Debug, ClapArgs)]
+pub(crate) struct Ls {
+    /// The archive
+    #[arg(value_name = "FILE.warp")]
+    pub(crate) file: PathBuf,
+    /// Only these paths and what is below them
+    #[arg(value_name = "PATH")]
+    pub(crate) paths: Vec<PathBuf>,
+    /// Type, mode, owner, size and time of each
+    #[arg(short, long, env = "WARP_LONG", value_parser = clap::builder::FalseyValueParser::new())]
+    pub(crate) long: bool,
+    /// Order: names as a tree, or largest or newest first
+    #[arg(long, value_enum, default_value = "name", env = "WARP_SORT")]
+    pub(crate) sort: Sort,
+    #[command(flatten)]
+    pub(crate) passphrase: PassphraseArg,
+}
+
+#[derive(Debug, ClapArgs)]
+pub(crate) struct Extract {
+    /// The archive
+    #[arg(value_name = "FILE.warp")]
+    pub(crate) file: PathBuf,
+    /// Only these paths and what is below them
+    #[arg(value_name = "PATH")]
+    pub(crate) paths: Vec<PathBuf>,
+    /// Extract into DIR (made if missing; default: the current directory)
+    #[arg(short = 'C', long, value_name = "DIR", env = "WARP_DIRECTORY")]
+    pub(crate) directory: Option<PathBuf>,
+    /// Restore every file that is whole from a damaged or truncated archive, and name the rest
+    #[arg(long, env = "WARP_SALVAGE", value_parser = clap::builder::FalseyValueParser::new())]
+    pub(crate) salvage: bool,
+    /// Replace files that exist
+    #[arg(short, long, env = "WARP_FORCE", value_parser = clap::builder::FalseyValueParser::new())]
+    pub(crate) force: bool,
+    #[command(flatten)]
+    pub(crate) passphrase: PassphraseArg,
+}
+
+#[derive(Debug, ClapArgs)]
+pub(crate) struct Verify {
+    /// The archive
+    #[arg(value_name = "FILE.warp")]
+    pub(crate) file: PathBuf,
+    /// Read only this share of the data chunks, chosen at random (all tree nodes are always read)
+    #[arg(long, value_name = "PERCENT", env = "WARP_SAMPLE", value_parser = percent, conflicts_with_all = ["proof", "keyless"])]
+    pub(crate) sample: Option<f64>,
+    /// Check one file's way to the root and its content, and print it
+    #[arg(long, value_name = "PATH", env = "WARP_PROOF", conflicts_with = "keyless")]
+    pub(crate) proof: Option<PathBuf>,
+    /// Check a sealed archive without its passphrase: every chunk against its id, not what is in it
+    #[arg(long, env = "WARP_KEYLESS", value_parser = clap::builder::FalseyValueParser::new())]
+    pub(crate) keyless: bool,
+    #[command(flatten)]
+    pub(crate) passphrase: PassphraseArg,
+}
+
+#[derive(Debug, ClapArgs)]
+pub(crate) struct Diff {
+    /// The older archive
+    #[arg(value_name = "A.warp")]
+    pub(crate) a: PathBuf,
+    /// The newer archive
+    #[arg(value_name = "B.warp")]
+    pub(crate) b: PathBuf,
+    /// Exit with 1 if something differs
+    #[arg(long, env = "WARP_EXIT_CODE", value_parser = clap::builder::FalseyValueParser::new())]
+    pub(crate) exit_code: bool,
+    #[command(flatten)]
+    pub(crate) passphrase: PassphraseArg,
+}
+
+#[derive(Debug, ClapArgs)]
+pub(crate) struct Mount {
+    /// The archive
+    #[arg(value_name = "FILE.warp")]
+    pub(crate) source: PathBuf,
+    /// An empty directory
+    #[arg(value_name = "DIR")]
+    pub(crate) directory: PathBuf,
+    /// Stay in the foreground and print `ready DIR` when usable
+    #[arg(short, long, env = "WARP_FOREGROUND", value_parser = clap::builder::FalseyValueParser::new())]
+    pub(crate) foreground: bool,
+    /// Mount options, separated by commas: ro, nonempty, allow_other
+    #[arg(short, value_name = "OPTS", value_delimiter = ',', env = "WARP_MOUNT_OPTIONS")]
+    pub(crate) options: Vec<String>,
+    /// Let other users in, as the files' modes allow (an ordinary user needs `user_allow_other` in /etc/fuse.conf)
+    #[arg(long, env = "WARP_ALLOW_OTHER", value_parser = clap::builder::FalseyValueParser::new())]
+    pub(crate) allow_other: bool,
+    /// Mount read-only (archives always are)
+    #[arg(long, env = "WARP_READ_ONLY", value_parser = clap::builder::FalseyValueParser::new())]
+    pub(crate) read_only: bool,
+    #[command(flatten)]
+    pub(crate) passphrase: PassphraseArg,
+}
+
+#[derive(Debug, ClapArgs)]
+pub(crate) struct Umount {
+    /// The mounted directory
+    #[arg(value_name = "DIR")]
+    pub(crate) directory: PathBuf,
+    /// Detach now, even if files in it are in use
+    #[arg(long, env = "WARP_LAZY", value_parser = clap::builder::FalseyValueParser::new())]
+    pub(crate) lazy: bool,
+}
+
+/// `5`, `5%`, `0.1%`: a share between 0 and 1.
+fn percent(text: &str) -> Result<f64, String> {
+    let number = text.strip_suffix('%').unwrap_or(text);
+    match number.parse::<f64>() {
+        Ok(n) if n > 0.0 && n <= 100.0 => Ok(n / 100.0),
+        _ => Err("a share is written like 5% and lies above 0% and up to 100%".into()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use clap::CommandFactory;
+
+    #[test]
+    fn the_command_tree_is_consistent() {
+        Args::command().debug_assert();
+    }
+
+    #[test]
+    fn a_share_is_a_percentage() {
+        assert_eq!(percent("5%"), Ok(0.05));
+        assert_eq!(percent("100"), Ok(1.0));
+        for bad in ["0", "101%", "x", "", "-3%", "NaN"] {
+            assert!(percent(bad).is_err(), "{bad}");
+        }
+    }
+
+    #[test]
+    fn every_flag_has_an_environment_variable_and_help() {
+        fn check(command: &clap::Command) {
+            for arg in command.get_arguments() {
+                let name = arg.get_id().as_str();
+                if arg.is_positional() || matches!(name, "help" | "version") {
+                    continue;
+                }
+                assert!(arg.get_env().is_some(), "{} {name}", command.get_name());
+                assert!(arg.get_help().is_some(), "{} {name}", command.get_name());
+            }
+            command.get_subcommands().for_each(check);
+        }
+        check(&Args::command());
+    }
+}

@@ -1,0 +1,26 @@
+//! One module for each verb.
+
+mod archive;
+mod doctor;
+mod mount;
+mod umount;
+
+use crate::args::{Archive, Command};
+use crate::report::{Exit, Result, Ui};
+
+/// Runs what was typed.
+pub(crate) fn run(command: Command, ui: &Ui) -> Result<Exit> {
+    match command {
+        Command::Archive(verb) => match verb {
+            Archive::Create(args) => archive::create::run(args, ui),
+            Archive::Ls(args) => archive::ls::run(&args, ui),
+            Archive::Extract(args) => archive::extract::run(args, ui),
+            Archive::Verify(args) => archive::verify::run(&args, ui),
+            Archive::Diff(args) => archive::diff::run(&args, ui),
+            Archive::Mount(args) => mount::run(args, ui),
+        },
+        Command::Mount(args) => mount::run(args, ui),
+        Command::Umount(args) => umount::run(&args, ui),
+        Command::Doctor => doctor::run(ui),
+    }
+}

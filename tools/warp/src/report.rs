@@ -1,0 +1,216 @@
+//! How it went: one line for the cause, one for what to do, and the exit code.
+
+use crate::args::{Color, Global};
+use std::io::{IsTerminal, Write};
+use std::process::ExitCode;
+use warp_flow::{FlowError, Kind, Problem};
+use warp_format::FormatError;
+
+/// The exit codes of docs and man page.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[repr(u8)]
+pub(crate) enum Exit {
+    Ok = 0,
+    Failed = 1,
+    Usage = 2,
+    Partial = 3,
+    NotFound = 4,
+    Integrity = 6,
+    Refused = 7,
+    Full = 8,
+    Busy = 11,
+    Interrupted = 130,
+    Terminated = 143,
+}
+
+impl Exit {
+    pub(crate) fn code(self) -> ExitCode {
+        ExitCode::from(self as u8)
+    }
+}
+
+impl From<Kind> for Exit {
+    fn from(kind: Kind) -> Self {
+        match kind {
+            Kind::Failed => Self::Failed,
+            Kind::Usage => Self::Usage,
+            Kind::Partial => Self::Partial,
+            Kind::NotFound => Self::NotFound,
+            Kind::Integrity => Self::Integrity,
+            Kind::Refused => Self::Refused,
+            Kind::Full => Self::Full,
+            Kind::Busy => Self::Busy,
+            Kind::Interrupted => Self::Interrupted,
+        }
+    }
+}
+
+/// Why a command failed.
+#[derive(Debug)]
+pub(crate) struct Failure {
+    pub(crate) cause: String,
+    pub(crate) hint: Option<String>,
+    pub(crate) exit: Exit,
+}
+
+impl Failure {
+    pub(crate) fn new(exit: Exit, cause: impl Into<String>) -> Self {
+        Self { cause: cause.into(), hint: None, exit }
+    }
+
+    pub(crate) fn hint(mut self, hint: impl Into<String>) -> Self {
+        self.hint = Some(hint.into());
+        self
+    }
+}
+
+impl From<FlowError> for Failure {
+    fn from(error: FlowError) -> Self {
+        let hint = match &error {
+            FlowError::File { source, .. } | FlowError::Corrupt(source) => match source {
+                FormatError::NotA { .. } => {
+                    Some("`warp archive create FILE.warp PATH…` makes an archive")
+                }
+                FormatError::Newer { .. } => Some("install a newer warp"),
+                FormatError::WrongKey { .. } => {
+                    Some("try again, or give the right `--passphrase-file`")
+                }
+                FormatError::Locked => None,
+                _ => {
+                    Some("`warp archive extract --salvage FILE.warp -C DIR` restores what is whole")
+                }
+            },
+            FlowError::Missing { .. } | FlowError::Lost { .. } => {
+                Some("`warp archive extract --salvage FILE.warp -C DIR` restores what is whole")
+            }
+            FlowError::NotFound { .. } => Some("`warp archive ls FILE.warp` lists what is in it"),
+            FlowError::Exists { .. } => Some("`--force` replaces it"),
+            FlowError::Io { .. } => match error.kind() {
+                Kind::Full => Some("make room, or write to another disk"),
+                _ => None,
+            },
+            _ => None,
+        };
+        let exit = error.kind().into();
+        Self { cause: error.to_string(), hint: hint.map(str::to_owned), exit }
+    }
+}
+
+pub(crate) type Result<T> = std::result::Result<T, Failure>;
+
+/// How to speak to the user.
+pub(crate) struct Ui {
+    pub(crate) json: bool,
+    pub(crate) quiet: bool,
+    pub(crate) color: bool,
+}
+
+impl Ui {
+    pub(crate) fn new(global: &Global) -> Self {
+        let set = |name: &str| std::env::var_os(name).is_some_and(|v| !v.is_empty());
+        let color = match global.color {
+            Color::Always => true,
+            Color::Never => false,
+            Color::Auto => {
+                let forced =
+                    set("CLICOLOR_FORCE") && std::env::var_os("CLICOLOR_FORCE") != Some("0".into());
+                !set("NO_COLOR") && (forced || std::io::stderr().is_terminal())
+            }
+        };
+        Self { json: global.json, quiet: global.quiet, color }
+    }
+
+    fn paint(&self, code: &str, text: &str) -> String {
+        if self.color { format!("\x1b[{code}m{text}\x1b[0m") } else { text.to_owned() }
+    }
+
+    /// Tells the cause and the hint; gives the exit code.
+    pub(crate) fn fail(&self, failure: &Failure) -> Exit {
+        let cause = one_line(&failure.cause);
+        self.note(&format!("{} {cause}", self.paint("1;31", "error:")));
+        if let Some(hint) = &failure.hint {
+            self.note(&format!("{} {hint}", self.paint("36", "hint:")));
+        }
+        failure.exit
+    }
+
+    /// A line on standard error, even with `--quiet`.
+    pub(crate) fn note(&self, line: &str) {
+        // Nobody may be reading any more; that is no reason to fail.
+        let _ = writeln!(std::io::stderr(), "{line}");
+    }
+
+    /// A result on standard output.
+    pub(crate) fn print(&self, line: &str) -> Result<()> {
+        match writeln!(std::io::stdout(), "{line}") {
+            Ok(()) => Ok(()),
+            // The reader has seen enough, as with `| head`.
+            Err(e) if e.kind() == std::io::ErrorKind::BrokenPipe => std::process::exit(0),
+            Err(e) => Err(Failure::new(Exit::Failed, format!("standard output: {e}"))),
+        }
+    }
+
+    /// A summary line for people: not with `--quiet` or `--json`.
+    pub(crate) fn summary(&self, line: &str) {
+        if !self.quiet && !self.json {
+            self.note(line);
+        }
+    }
+
+    /// Names each problem, and gives the exit code that they make.
+    pub(crate) fn problems(&self, problems: &[Problem]) -> Exit {
+        for problem in problems {
+            let path = crate::show::path(&problem.path);
+            let why = problem.error.to_string();
+            // An error about the same path names it already.
+            let line = if why.starts_with(&path) { why } else { format!("{path}: {why}") };
+            self.note(&format!("{} {}", self.paint("33", "warning:"), one_line(&line)));
+        }
+        let worst = |exit: Exit| problems.iter().any(|p| Exit::from(p.error.kind()) == exit);
+        if problems.is_empty() {
+            Exit::Ok
+        } else if worst(Exit::Integrity) {
+            Exit::Integrity
+        } else if worst(Exit::Usage) {
+            Exit::Usage
+        } else {
+            Exit::Partial
+        }
+    }
+}
+
+/// Control characters of a hostile name must not move the cursor or forge a
+/// line.
+fn one_line(text: &str) -> String {
+    text.chars().map(|c| if c.is_control() { '?' } else { c }).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn exit_codes_are_the_documented_ones() {
+        let codes = [
+            (Exit::Ok, 0),
+            (Exit::Failed, 1),
+            (Exit::Usage, 2),
+            (Exit::Partial, 3),
+            (Exit::NotFound, 4),
+            (Exit::Integrity, 6),
+            (Exit::Refused, 7),
+            (Exit::Full, 8),
+            (Exit::Busy, 11),
+            (Exit::Interrupted, 130),
+            (Exit::Terminated, 143),
+        ];
+        for (exit, code) in codes {
+            assert_eq!(exit as u8, code);
+        }
+    }
+
+    #[test]
+    fn a_name_cannot_forge_a_line() {
+        assert_eq!(one_line("a\nerror: b\x1b[2J"), "a?error: b?[2J");
+    }
+}
