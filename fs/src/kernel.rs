@@ -12,7 +12,6 @@ use std::ffi::OsStr;
 use std::fs;
 use std::io;
 use std::os::unix::ffi::{OsStrExt, OsStringExt};
-use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use warp_flow::volume::Volume;
@@ -192,11 +191,11 @@ fn classify(path: &Path, options: &MountOptions, source: io::Error) -> MountErro
 
 /// The kernel reads ahead 128 KiB over FUSE unless told otherwise; 1 MiB
 /// turns a sequential read into an eighth of the requests. Only root may, and
-/// nothing depends on it.
+/// nothing depends on it. The device number comes from the mount table: to
+/// ask the mount itself, before it is served, would wait for ever.
 fn raise_read_ahead(directory: &Path) {
-    if let Ok(meta) = fs::metadata(directory) {
-        let (major, minor) = (rustix::fs::major(meta.dev()), rustix::fs::minor(meta.dev()));
-        let _ = fs::write(format!("/sys/class/bdi/{major}:{minor}/read_ahead_kb"), "1024");
+    if let Some(mount) = mounts().into_iter().rev().find(|m| m.directory == directory) {
+        let _ = fs::write(format!("/sys/class/bdi/{}/read_ahead_kb", mount.device), "1024");
     }
 }
 
@@ -205,6 +204,8 @@ fn raise_read_ahead(directory: &Path) {
 pub struct Mounted {
     /// Where.
     pub directory: PathBuf,
+    /// Device number, as `MAJOR:MINOR`.
+    pub device: String,
     /// Type of the filesystem.
     pub fs_type: String,
     /// What is mounted.
@@ -244,11 +245,12 @@ pub fn mounts() -> Vec<Mounted> {
 /// `ID PARENT DEV ROOT DIR OPTIONS [FIELDS…] - TYPE SOURCE OPTIONS`.
 fn parse_mount(line: &[u8]) -> Option<Mounted> {
     let mut fields = line.split(|b| *b == b' ');
-    let directory = unescape(fields.nth(4)?);
+    let device = String::from_utf8_lossy(fields.nth(2)?).into_owned();
+    let directory = unescape(fields.nth(1)?);
     fields.find(|field| *field == b"-")?;
     let fs_type = String::from_utf8_lossy(fields.next()?).into_owned();
     let source = String::from_utf8_lossy(&unescape(fields.next()?)).into_owned();
-    Some(Mounted { directory: OsStr::from_bytes(&directory).into(), fs_type, source })
+    Some(Mounted { directory: OsStr::from_bytes(&directory).into(), device, fs_type, source })
 }
 
 /// The table writes blanks and the like as a backslash and three octal digits.
@@ -310,7 +312,7 @@ mod tests {
         let line = br"36 35 98:0 / /mnt/a\040b\134c rw,noatime shared:1 - fuse.warp /x\012y rw";
         let found = parse_mount(line).unwrap();
         assert_eq!(found.directory, Path::new(r"/mnt/a b\c"));
-        assert_eq!(found.fs_type, "fuse.warp");
+        assert_eq!((found.device.as_str(), found.fs_type.as_str()), ("98:0", "fuse.warp"));
         assert_eq!(found.source, "/x\ny");
         assert_eq!(parse_mount(b"garbage"), None);
     }
