@@ -1,1 +1,9 @@
+//! What the whole-program tests share: the real binary, run with a time
+//! limit, and trees to run it on.
+#![forbid(unsafe_code)]
 
+pub mod damage;
+pub mod nasty;
+pub mod run;
+
+pub use run::{Output, Warp, must};

@@ -16,7 +16,7 @@ use std::io;
 use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 use warp_format::archive::{
-    FOOTER_LEN, FRAME_LEN, Footer, HEADER_LEN, Header, INDEX_ENTRY_LEN, IndexEntry, read_frame,
+    FOOTER_LEN, FRAME_LEN, Footer, Frame, HEADER_LEN, Header, INDEX_ENTRY_LEN, IndexEntry,
 };
 use warp_format::{ChunkId, ContentSecret, FormatError, NamingKeys, SealedChunk, Sealer, Secret};
 
@@ -94,7 +94,7 @@ impl ArchiveFile {
     pub fn check_layout(&self) -> Result<()> {
         let bad = |at| FlowError::File { path: self.path.clone(), source: at };
         let mut hasher = Hasher::default();
-        let mut places: Vec<(u64, u32)> = Vec::new();
+        let mut places: Vec<IndexEntry> = Vec::new();
         let mut last: Option<IndexEntry> = None;
         for at in 0..self.footer.index_count {
             let (entry, bytes) = self.index_entry(at)?;
@@ -103,18 +103,19 @@ impl ArchiveFile {
                 return Err(bad(FormatError::Invalid { at: "archive index" }));
             }
             last = Some(entry);
-            places.push((entry.offset, entry.len));
+            places.push(entry);
         }
         if hasher.finish() != self.footer.index_hash {
             return Err(bad(FormatError::Checksum { at: "archive index" }));
         }
-        places.sort_unstable();
+        places.sort_unstable_by_key(|entry| entry.offset);
         let mut expected = HEADER_LEN as u64;
-        for (offset, len) in places {
-            if offset != expected + FRAME_LEN as u64 || self.frame_at(expected)? != len as usize {
+        for entry in places {
+            let adjacent = entry.offset == expected + FRAME_LEN as u64;
+            if !adjacent || !self.frame_at(expected)?.agrees_with(&entry) {
                 return Err(bad(FormatError::Invalid { at: "record" }));
             }
-            expected = offset + u64::from(len);
+            expected = entry.offset + u64::from(entry.len);
         }
         if expected == self.footer.index_at {
             Ok(())
@@ -170,10 +171,10 @@ impl ArchiveFile {
         Ok((entry, bytes))
     }
 
-    fn frame_at(&self, at: u64) -> Result<usize> {
+    fn frame_at(&self, at: u64) -> Result<Frame> {
         let mut bytes = [0; FRAME_LEN];
         self.read(&mut bytes, at)?;
-        read_frame(&bytes).map_err(|source| FlowError::File { path: self.path.clone(), source })
+        Frame::decode(&bytes).map_err(|source| FlowError::File { path: self.path.clone(), source })
     }
 
     /// The sealed bytes that an index entry points to, whatever they are.
@@ -181,7 +182,7 @@ impl ArchiveFile {
         let end = entry.offset.checked_add(u64::from(entry.len));
         let inside = entry.offset >= (HEADER_LEN + FRAME_LEN) as u64
             && end.is_some_and(|end| end <= self.footer.index_at);
-        if !inside || self.frame_at(entry.offset - FRAME_LEN as u64)? != entry.len as usize {
+        if !inside || !self.frame_at(entry.offset - FRAME_LEN as u64)?.agrees_with(entry) {
             let source = FormatError::Invalid { at: "index entry" };
             return Err(FlowError::File { path: self.path.clone(), source });
         }

@@ -21,7 +21,7 @@ use warp_format::record::{
     Body, Dentry, Extent, FileType, Inode, Key, KeyKind, Name, Record, Summary, Xattr,
 };
 use warp_format::tree::{Node, Walk, first_key_of};
-use warp_format::{ChunkKind, ChunkRef, FileId, FormatError, NameHash, PlainChunk};
+use warp_format::{ChunkRef, FileId, FormatError, NameHash, PlainChunk};
 
 thread_local! {
     /// zstd's context is large; each thread keeps one.
@@ -77,7 +77,7 @@ impl<S: ChunkSource> TreeReader<S> {
         &self.root
     }
 
-    /// Fetches and opens a chunk, past the memory tier.
+    /// Fetches, opens and checks a data chunk, past the memory tier.
     pub fn open_chunk(&self, want: &ChunkRef) -> Result<PlainChunk> {
         let sealed = self.source.fetch(&want.id)?;
         UNPACKER.with_borrow_mut(|unpacker| {
@@ -88,18 +88,18 @@ impl<S: ChunkSource> TreeReader<S> {
     /// A tree node.
     pub fn node(&self, want: &ChunkRef) -> Result<Arc<Node>> {
         Ok(self.nodes.get_or_make(*want, || -> Result<_> {
-            Ok(Arc::new(Node::open(&self.keys.naming, want, self.open_chunk(want)?)?))
+            let sealed = self.source.fetch(&want.id)?;
+            let node = UNPACKER.with_borrow_mut(|unpacker| {
+                self.keys.sealer.open_node(&self.keys.naming, unpacker, want, &sealed)
+            })?;
+            Ok(Arc::new(node))
         })?)
     }
 
     /// The bytes of a data chunk.
     pub fn chunk(&self, want: &ChunkRef) -> Result<Opened> {
         Ok(self.chunks.get_or_make(*want, || -> Result<_> {
-            let chunk = self.open_chunk(want)?;
-            if chunk.kind() != ChunkKind::Data {
-                return Err(FormatError::WrongContent { id: want.id }.into());
-            }
-            Ok(Arc::new(chunk.into_bytes()))
+            Ok(Arc::new(self.open_chunk(want)?.into_bytes()))
         })?)
     }
 
@@ -369,14 +369,6 @@ impl<S: ChunkSource> TreeReader<S> {
                 Ok(())
             }
             Err(e) => visit(&path, Err(e)),
-        }
-    }
-
-    /// Reads a data chunk, past the memory tier, and checks it.
-    pub fn check_data(&self, want: &ChunkRef) -> Result<()> {
-        match self.open_chunk(want)?.kind() {
-            ChunkKind::Data => Ok(()),
-            ChunkKind::Node => Err(FormatError::WrongContent { id: want.id }.into()),
         }
     }
 

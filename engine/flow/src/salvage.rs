@@ -18,10 +18,9 @@ use std::fs::File;
 use std::os::unix::fs::FileExt;
 use std::path::Path;
 use warp_format::archive::{
-    FOOTER_LEN, FOOTER_MAGIC, FRAME_LEN, HEADER_LEN, Header, RECORD_MAGIC, read_frame,
+    FOOTER_LEN, FOOTER_MAGIC, FRAME_LEN, Frame, HEADER_LEN, Header, RECORD_MAGIC,
 };
 use warp_format::codec::{Level, Packer, Unpacker};
-use warp_format::limits::MAX_SEALED_LEN;
 use warp_format::record::{Key, KeyKind, Record};
 use warp_format::tree::{Builder, Node};
 use warp_format::{
@@ -121,9 +120,9 @@ fn first_suite(file: &File, len: u64) -> Option<warp_format::Suite> {
     let mut window = vec![0; SCAN_LEN.min(usize::try_from(len).ok()?)];
     file.read_exact_at(&mut window, 0).ok()?;
     window.windows(FRAME_LEN + SEAL_HEADER_LEN).find_map(|bytes| {
-        let len = bytes.starts_with(&RECORD_MAGIC).then(|| read_frame(bytes).ok())??;
+        let frame = bytes.starts_with(&RECORD_MAGIC).then(|| Frame::decode(bytes).ok())??;
         let header = SealHeader::decode(&bytes[FRAME_LEN..]).ok()?;
-        (header.sealed_len() == len).then_some(header.suite)
+        (header.sealed_len() == frame.len).then_some(header.suite)
     })
 }
 
@@ -185,31 +184,43 @@ impl Scan<'_> {
         Ok(None)
     }
 
-    /// Reads the record at `at`; gives its end if it is one that opens.
+    /// Reads the record at `at`; gives its end if it is whole.
     fn record(&mut self, at: u64, found: &mut Found) -> Result<Option<u64>> {
         let mut frame = [0; FRAME_LEN];
         if at + FRAME_LEN as u64 > self.len {
             return Ok(None);
         }
-        self.file.read_exact_at(&mut frame, at).map_err(|e| FlowError::io(self.path, e))?;
-        let Ok(len) = read_frame(&frame) else { return Ok(None) };
+        self.read(&mut frame, at)?;
+        let Ok(frame) = Frame::decode(&frame) else { return Ok(None) };
         let start = at + FRAME_LEN as u64;
-        let end = start + len as u64;
-        if end > self.len || len > MAX_SEALED_LEN {
+        let end = start + frame.len as u64;
+        if end > self.len {
             return Ok(None);
         }
-        let mut bytes = vec![0; len];
-        self.file.read_exact_at(&mut bytes, start).map_err(|e| FlowError::io(self.path, e))?;
-        let sealed = SealedChunk::found(bytes);
-        // Opening proves the length: what does not open is not skipped over.
-        let Ok((kind, plain)) = self.keys.sealer.open_any(&mut self.unpacker, &sealed) else {
-            return Ok(None);
+        // Its own header must agree before so many bytes are read for it.
+        let mut header = [0; SEAL_HEADER_LEN];
+        self.read(&mut header, start)?;
+        let kind = match SealHeader::decode(&header) {
+            Ok(header) if header.sealed_len() == frame.len => header.kind,
+            _ => return Ok(None),
         };
-        found.places.insert(sealed.id(), (start, len as u32));
-        if kind == ChunkKind::Node {
+        let mut bytes = vec![0; frame.len];
+        self.read(&mut bytes, start)?;
+        let sealed = SealedChunk::found(bytes);
+        if !frame.is_for(&sealed.id()) {
+            return Ok(None);
+        }
+        found.places.insert(sealed.id(), (start, frame.len as u32));
+        if kind == ChunkKind::Node
+            && let Ok((_, plain)) = self.keys.sealer.open_any(&mut self.unpacker, &sealed)
+        {
             self.node(&sealed, plain, at, end, found);
         }
         Ok(Some(end))
+    }
+
+    fn read(&self, bytes: &mut [u8], at: u64) -> Result<()> {
+        self.file.read_exact_at(bytes, at).map_err(|e| FlowError::io(self.path, e))
     }
 
     fn node(&self, sealed: &SealedChunk, plain: Vec<u8>, start: u64, end: u64, found: &mut Found) {
@@ -247,8 +258,7 @@ fn grow_tree(rescued: &mut Rescued, keys: &ReadKeys, leaves: &mut Vec<Leaf>) -> 
     });
     for leaf in leaves.iter() {
         let sealed = rescued.fetch(&leaf.reference.id)?;
-        let plain = keys.sealer.open(&keys.naming, &mut unpacker, &leaf.reference, &sealed)?;
-        let node = Node::open(&keys.naming, &leaf.reference, plain)?;
+        let node = keys.sealer.open_node(&keys.naming, &mut unpacker, &leaf.reference, &sealed)?;
         tree.push_leaf(leaf.reference, &node)?;
     }
     let root = tree.finish()?;

@@ -11,7 +11,7 @@ use std::fs::{File, OpenOptions};
 use std::io::{self, BufWriter, Write};
 use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
-use warp_format::archive::{FRAME_LEN, Footer, HEADER_LEN, Header, IndexEntry, frame};
+use warp_format::archive::{FRAME_LEN, Footer, Frame, HEADER_LEN, Header, IndexEntry};
 use warp_format::keys::SigningKey;
 use warp_format::{ChunkRef, SealedChunk};
 
@@ -36,7 +36,7 @@ impl<'a> Sink<'a> {
     /// Appends a chunk.
     pub(crate) fn put(&mut self, sealed: &SealedChunk) -> Result<()> {
         let bytes = sealed.bytes();
-        self.output.write_all(&frame(bytes.len())).map_err(failed)?;
+        self.output.write_all(&Frame::of(sealed).encode()).map_err(failed)?;
         self.output.write_all(bytes).map_err(failed)?;
         let offset = self.at + FRAME_LEN as u64;
         self.index.push(IndexEntry::new(&sealed.id(), offset, bytes.len() as u32));

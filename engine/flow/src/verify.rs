@@ -218,7 +218,7 @@ fn check_chunks(
 ) {
     loop {
         let Ok(chunk) = lock(chunks).recv() else { return };
-        if let Err(e) = reader.check_data(&chunk) {
+        if let Err(e) = reader.open_chunk(&chunk) {
             lock(bad).insert(chunk.id, e);
         }
         progress.add_bytes(1);
@@ -343,7 +343,7 @@ pub fn prove(reader: &TreeReader<ArchiveFile>, path: &Path) -> Result<Vec<Step>>
         return Err(FlowError::NotFound { path: path.into() });
     };
     for (offset, extent) in reader.whole_extents(at, &attributes.inode)? {
-        reader.check_data(&extent.chunk)?;
+        reader.open_chunk(&extent.chunk)?;
         steps.push(Step::Extent { offset, extent });
     }
     Ok(steps)

@@ -12,19 +12,20 @@ use crate::error::{FormatError, Result};
 use crate::id::{ChunkId, ContentHash, DeviceId};
 use crate::keys::{PassphraseSlot, SigningKey, verify_signature};
 use crate::limits::{MAX_NODE_LEN, MAX_SEALED_LEN, VERSION};
-use crate::seal::{ChunkRef, SEAL_HEADER_LEN, Suite};
+use crate::seal::{ChunkRef, SEAL_HEADER_LEN, SealedChunk, Suite};
 
 /// First bytes of an archive. The non-ASCII byte, the line ends and ^Z show
 /// what a transfer in text mode has done to it, as PNG's do.
 pub const MAGIC: [u8; 8] = *b"\x93WARP\r\n\x1a";
 /// First bytes of the footer.
 pub const FOOTER_MAGIC: [u8; 8] = *b"\x93WARPend";
-/// First bytes of each record, before its length.
+/// First bytes of each record, before its length and the first 8 bytes of
+/// its chunk id, by which a scan knows a whole record from a damaged one.
 pub const RECORD_MAGIC: [u8; 4] = [0xe5, b'w', b'R', 0xc7];
 /// Bytes of the header.
 pub const HEADER_LEN: usize = 256;
 /// Bytes of a record before its sealed chunk.
-pub const FRAME_LEN: usize = 8;
+pub const FRAME_LEN: usize = 16;
 /// Bytes of an index entry.
 pub const INDEX_ENTRY_LEN: usize = 28;
 /// Bytes of the footer.
@@ -89,27 +90,59 @@ impl Header {
     }
 }
 
-/// The frame before a sealed chunk of `len` bytes.
-pub fn frame(len: usize) -> [u8; FRAME_LEN] {
-    let len = u32::try_from(len).expect("a sealed chunk is within its limit").to_le_bytes();
-    let [a, b, c, d] = RECORD_MAGIC;
-    let [e, f, g, h] = len;
-    [a, b, c, d, e, f, g, h]
+/// What stands before a sealed chunk.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Frame {
+    /// Bytes of the sealed chunk.
+    pub len: usize,
+    check: [u8; 8],
 }
 
-/// The sealed length that a frame tells.
-pub fn read_frame(bytes: &[u8]) -> Result<usize> {
-    let at = "record";
-    let mut r = Reader::new(bytes);
-    if r.array::<4>(at)? != RECORD_MAGIC {
-        return Err(FormatError::NotA { what: "record" });
+impl Frame {
+    /// The frame of this chunk.
+    pub fn of(sealed: &SealedChunk) -> Self {
+        Self { len: sealed.bytes().len(), check: head(&sealed.id().0) }
     }
-    let len = r.u32(at)? as usize;
-    if (SEAL_HEADER_LEN..=MAX_SEALED_LEN).contains(&len) {
-        Ok(len)
-    } else {
-        Err(FormatError::Limit { at, value: len as u64, limit: MAX_SEALED_LEN as u64 })
+
+    /// The frame's bytes.
+    pub fn encode(&self) -> [u8; FRAME_LEN] {
+        let len = u32::try_from(self.len).expect("a sealed chunk is within its limit");
+        let mut out = [0; FRAME_LEN];
+        out[..4].copy_from_slice(&RECORD_MAGIC);
+        out[4..8].copy_from_slice(&len.to_le_bytes());
+        out[8..].copy_from_slice(&self.check);
+        out
     }
+
+    /// The frame in these bytes.
+    pub fn decode(bytes: &[u8]) -> Result<Self> {
+        let at = "record";
+        let mut r = Reader::new(bytes);
+        if r.array::<4>(at)? != RECORD_MAGIC {
+            return Err(FormatError::NotA { what: "record" });
+        }
+        let len = r.u32(at)? as usize;
+        if !(SEAL_HEADER_LEN..=MAX_SEALED_LEN).contains(&len) {
+            return Err(FormatError::Invalid { at });
+        }
+        Ok(Self { len, check: r.array(at)? })
+    }
+
+    /// True if this may be the frame of the chunk with this id.
+    pub fn is_for(&self, id: &ChunkId) -> bool {
+        id.0.starts_with(&self.check)
+    }
+
+    /// True if frame and index speak of the same chunk.
+    pub fn agrees_with(&self, entry: &IndexEntry) -> bool {
+        self.len == entry.len as usize && entry.prefix.starts_with(&self.check)
+    }
+}
+
+fn head<const N: usize>(id: &[u8; 32]) -> [u8; N] {
+    let mut out = [0; N];
+    out.copy_from_slice(&id[..N]);
+    out
 }
 
 /// Where a chunk is.
@@ -126,9 +159,7 @@ pub struct IndexEntry {
 impl IndexEntry {
     /// The entry of a chunk.
     pub fn new(id: &ChunkId, offset: u64, len: u32) -> Self {
-        let mut prefix = [0; 16];
-        prefix.copy_from_slice(&id.0[..16]);
-        Self { prefix, offset, len }
+        Self { prefix: head(&id.0), offset, len }
     }
 
     /// True if the entry may be this chunk's.
@@ -150,11 +181,11 @@ impl IndexEntry {
         let at = "index entry";
         let mut r = Reader::new(bytes);
         let entry = Self { prefix: r.array(at)?, offset: r.u64(at)?, len: r.u32(at)? };
-        if entry.len as usize > MAX_SEALED_LEN {
-            let (value, limit) = (entry.len.into(), MAX_SEALED_LEN as u64);
-            return Err(FormatError::Limit { at, value, limit });
+        if (SEAL_HEADER_LEN..=MAX_SEALED_LEN).contains(&(entry.len as usize)) {
+            Ok(entry)
+        } else {
+            Err(FormatError::Invalid { at })
         }
-        Ok(entry)
     }
 }
 
@@ -233,13 +264,15 @@ impl Footer {
         if !bytes.starts_with(&FOOTER_MAGIC) {
             return Err(FormatError::Truncated { at });
         }
-        let body = checked(bytes, FOOTER_LEN, at)?;
-        let mut r = Reader::new(body);
+        // The version before the checksum: a newer one may have another.
+        let mut r = Reader::new(bytes);
         r.take(FOOTER_MAGIC.len(), at)?;
         let version = r.u8(at)?;
         if version > VERSION {
             return Err(FormatError::Newer { at: "archive", version, known: VERSION });
         }
+        let mut r = Reader::new(checked(bytes, FOOTER_LEN, at)?);
+        r.take(FOOTER_MAGIC.len() + 1, at)?;
         let signed = match r.array::<3>(at)? {
             [0, 0, 0] => false,
             [1, 0, 0] => true,

@@ -44,11 +44,6 @@ impl PlainChunk {
         Self { kind: ChunkKind::Data, hash, bytes }
     }
 
-    /// What it holds.
-    pub fn kind(&self) -> ChunkKind {
-        self.kind
-    }
-
     /// The hash that names the content.
     pub fn hash(&self) -> ContentHash {
         self.hash

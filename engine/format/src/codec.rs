@@ -97,8 +97,8 @@ impl Packer {
         if kind == ChunkKind::Data && self.looks_incompressible(plain) {
             return store();
         }
-        // Nodes are packed alike whatever the user's level: they are read on
-        // every walk and hold many repeated fields.
+        // Nodes are never LZ4: they are read on every walk and hold many
+        // repeated fields.
         let (codec, packed) = if kind == ChunkKind::Data && self.level.0 == 0 {
             (Codec::Lz4, lz4_flex::block::compress(plain))
         } else {

@@ -49,9 +49,13 @@ impl Head {
     /// The head's bytes with its signature behind them.
     ///
     /// # Panics
-    /// If `key` is not the key of the head's device.
+    /// If `key` is not the key of the head's device, or the head is not one
+    /// that [`Self::open`] would take.
     pub fn sign(&self, key: &SigningKey) -> Vec<u8> {
         assert_eq!(key.device_id(), self.device, "a device signs its own heads");
+        assert!(self.sequence > 0, "heads are numbered from 1");
+        assert!(self.seen.is_sorted_by(|a, b| a.0 < b.0), "heads seen are sorted by device");
+        assert!(self.seen.len() <= MAX_HEADS_SEEN, "heads seen are within their limit");
         let mut out = self.encode();
         let signature = key.sign(CONTEXT, &out);
         out.extend_from_slice(&signature);
@@ -71,8 +75,11 @@ impl Head {
         let (portal, device) = (PortalId(r.array(at)?), DeviceId(r.array(at)?));
         let (sequence, root) = (r.varint(at)?, ChunkRef::decode(&mut r)?);
         let count = r.varint(at)?;
-        if count > MAX_HEADS_SEEN as u64 || count > (r.remaining() / 33) as u64 {
+        if count > MAX_HEADS_SEEN as u64 {
             return Err(FormatError::Limit { at, value: count, limit: MAX_HEADS_SEEN as u64 });
+        }
+        if count > (r.remaining() / 33) as u64 {
+            return Err(FormatError::Truncated { at });
         }
         let mut seen: Vec<(DeviceId, u64)> = Vec::with_capacity(count as usize);
         for _ in 0..count {

@@ -60,7 +60,7 @@ identity! {
 }
 identity! {
     /// A device as stamps and version vectors write it: the first 8 bytes of
-    /// BLAKE3 of its [`DeviceId`].
+    /// `derive_key("warp v0 device tag")` of its [`DeviceId`].
     DeviceTag, 8
 }
 

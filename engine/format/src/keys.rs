@@ -41,6 +41,7 @@ impl Secret {
 /// or an archive and never rotate.
 pub struct NamingKeys {
     hash: [u8; 32],
+    node_hash: [u8; 32],
     name: [u8; 32],
     node_cut: [u8; 32],
     gear: GearTable,
@@ -58,6 +59,7 @@ impl NamingKeys {
         }
         Self {
             hash: root.derive("warp v0 content hash"),
+            node_hash: root.derive("warp v0 node hash"),
             name: root.derive("warp v0 name hash"),
             node_cut: root.derive("warp v0 node cut"),
             gear: GearTable::new(table),
@@ -75,9 +77,10 @@ impl NamingKeys {
         ContentHash(*blake3::keyed_hash(&self.hash, plain).as_bytes())
     }
 
-    /// A hasher for content that does not lie in one piece.
-    pub(crate) fn content_hasher(&self) -> blake3::Hasher {
-        blake3::Hasher::new_keyed(&self.hash)
+    /// A hasher for tree nodes. Its key is another than that of file content,
+    /// so that no file can have a node's hash.
+    pub(crate) fn node_hasher(&self) -> blake3::Hasher {
+        blake3::Hasher::new_keyed(&self.node_hash)
     }
 
     /// The keyed hash under which a name is filed in its directory.
@@ -99,6 +102,14 @@ impl NamingKeys {
 
     pub(crate) fn gear(&self) -> &GearTable {
         &self.gear
+    }
+}
+
+impl Drop for NamingKeys {
+    fn drop(&mut self) {
+        [&mut self.hash, &mut self.node_hash, &mut self.name, &mut self.node_cut]
+            .into_iter()
+            .for_each(Zeroize::zeroize);
     }
 }
 
@@ -158,7 +169,7 @@ impl ArgonCost {
     pub const RECOMMENDED: Self = Self { memory_kib: 64 << 10, passes: 3, lanes: 4 };
 }
 
-/// A secret wrapped under a passphrase: 112 bytes on disk.
+/// A secret wrapped under a passphrase: 108 bytes on disk.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct PassphraseSlot {
     cost: ArgonCost,
@@ -476,7 +487,16 @@ mod tests {
         let naming = NamingKeys::derive(&root);
         let e0 = ContentSecret::derive(&root, 0);
         let e1 = ContentSecret::derive(&root, 1);
-        let all = [naming.hash, naming.name, naming.node_cut, e0.siv, e0.chunk, e1.siv, e1.chunk];
+        let all = [
+            naming.hash,
+            naming.node_hash,
+            naming.name,
+            naming.node_cut,
+            e0.siv,
+            e0.chunk,
+            e1.siv,
+            e1.chunk,
+        ];
         for (i, a) in all.iter().enumerate() {
             assert!(all[i + 1..].iter().all(|b| a != b));
         }

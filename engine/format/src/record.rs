@@ -378,6 +378,7 @@ fn read_stamp(r: &mut Reader<'_>) -> Result<(Stamp, bool)> {
 }
 
 fn put_time(out: &mut Vec<u8>, time: Time) {
+    assert!(time.nanos < 1_000_000_000, "nanoseconds are below a second");
     out.put_signed(time.secs);
     out.put_varint(u64::from(time.nanos));
 }
@@ -413,6 +414,11 @@ impl ChunkRef {
 
 impl Inode {
     fn encode(&self, out: &mut Vec<u8>) {
+        assert!(self.permissions <= 0o7777, "permissions are 12 bits");
+        let ordered = self.versions.is_sorted_by(|a, b| a.0 < b.0);
+        let counted = self.versions.iter().all(|version| version.1 > 0);
+        assert!(ordered && counted, "a version vector is sorted and counts from 1");
+        assert!(self.versions.len() <= MAX_VERSIONS, "a version vector is within its limit");
         put_stamp(out, self.stamp, 0);
         out.push(self.file_type().to_bits());
         out.put_varint(u64::from(self.permissions));
@@ -438,13 +444,24 @@ impl Inode {
             }
             Body::Inline(bytes) => {
                 assert_eq!(self.size, bytes.len() as u64, "an inline file's size is its length");
+                assert!(bytes.len() <= INLINE_LEN, "an inline file is short");
                 out.put_varint(self.size);
                 out.push(1);
                 out.extend_from_slice(bytes);
             }
-            Body::Symlink(target) => out.put_bytes(target),
-            Body::Device { number, .. } => out.put_varint(*number),
-            Body::Directory | Body::Fifo | Body::Socket => {}
+            Body::Symlink(target) => {
+                let whole = (1..=MAX_SYMLINK_LEN).contains(&target.len()) && !target.contains(&0);
+                assert!(whole, "a symlink has a target that the kernel would take");
+                assert_eq!(self.size, target.len() as u64, "a symlink's size is its length");
+                out.put_bytes(target);
+            }
+            Body::Device { number, .. } => {
+                assert_eq!(self.size, 0, "a device has no size");
+                out.put_varint(*number);
+            }
+            Body::Directory | Body::Fifo | Body::Socket => {
+                assert_eq!(self.size, 0, "only files and links have a size");
+            }
         }
     }
 
@@ -481,8 +498,11 @@ impl Inode {
     fn decode_versions(r: &mut Reader<'_>) -> Result<Vec<(DeviceTag, u64)>> {
         let at = "version vector";
         let count = r.varint(at)?;
-        if count > MAX_VERSIONS as u64 || count > r.remaining() as u64 {
+        if count > MAX_VERSIONS as u64 {
             return Err(FormatError::Limit { at, value: count, limit: MAX_VERSIONS as u64 });
+        }
+        if count > (r.remaining() / 9) as u64 {
+            return Err(FormatError::Truncated { at });
         }
         let mut versions: Vec<(DeviceTag, u64)> = Vec::with_capacity(count as usize);
         for _ in 0..count {
@@ -538,6 +558,8 @@ impl Inode {
 
 impl Extent {
     fn encode(&self, out: &mut Vec<u8>) {
+        let end = u64::from(self.start) + u64::from(self.len);
+        assert!(self.len > 0 && end <= u64::from(self.chunk.len), "an extent is within its chunk");
         put_stamp(out, Stamp::NONE, 0);
         self.chunk.encode(out);
         out.put_varint(u64::from(self.start));
@@ -569,6 +591,8 @@ impl Record {
             }
             Self::Inode(inode) => inode.encode(out),
             Self::Xattr(xattr) => {
+                let named = (1..=MAX_NAME_LEN).contains(&xattr.name.len());
+                assert!(named && xattr.value.len() <= MAX_XATTR_LEN, "as the kernel limits them");
                 put_stamp(out, xattr.stamp, 0);
                 out.put_bytes(&xattr.name);
                 out.put_bytes(&xattr.value);

@@ -18,6 +18,7 @@ use crate::error::{FormatError, Result};
 use crate::id::{ChunkId, ContentHash};
 use crate::keys::{ContentSecret, NamingKeys, SINGLE_USE_NONCE};
 use crate::limits::{MAX_CHUNK_LEN, MAX_SEALED_LEN, VERSION};
+use crate::tree::Node;
 use chacha20poly1305::aead::AeadInOut;
 use chacha20poly1305::{Nonce, Tag};
 
@@ -217,7 +218,7 @@ impl Sealer {
         ChunkRef { id: sealed.id, hash, len, epoch: self.epoch }
     }
 
-    /// Opens a chunk and checks that it holds what `want` names.
+    /// Opens a data chunk and checks that it holds what `want` names.
     pub fn open(
         &self,
         keys: &NamingKeys,
@@ -225,17 +226,42 @@ impl Sealer {
         want: &ChunkRef,
         sealed: &SealedChunk,
     ) -> Result<PlainChunk> {
+        let bytes = self.open_kind(ChunkKind::Data, unpacker, want, sealed)?;
+        if keys.content_hash(&bytes) != want.hash {
+            return Err(FormatError::WrongContent { id: sealed.id });
+        }
+        Ok(PlainChunk { kind: ChunkKind::Data, hash: want.hash, bytes })
+    }
+
+    /// Opens a tree node and checks that it is the map that `want` names.
+    pub fn open_node(
+        &self,
+        keys: &NamingKeys,
+        unpacker: &mut Unpacker,
+        want: &ChunkRef,
+        sealed: &SealedChunk,
+    ) -> Result<Node> {
+        let node = Node::decode(self.open_kind(ChunkKind::Node, unpacker, want, sealed)?)?;
+        if node.content_hash(keys) != want.hash {
+            return Err(FormatError::WrongContent { id: sealed.id });
+        }
+        Ok(node)
+    }
+
+    fn open_kind(
+        &self,
+        kind: ChunkKind,
+        unpacker: &mut Unpacker,
+        want: &ChunkRef,
+        sealed: &SealedChunk,
+    ) -> Result<Vec<u8>> {
         assert_eq!(want.id, sealed.id, "the chunk that was asked for");
-        let (kind, bytes) = self.open_any(unpacker, sealed)?;
-        if bytes.len() != want.len as usize {
-            return Err(FormatError::WrongContent { id: sealed.id });
+        let (found, bytes) = self.open_any(unpacker, sealed)?;
+        if found == kind && bytes.len() == want.len as usize {
+            Ok(bytes)
+        } else {
+            Err(FormatError::WrongContent { id: sealed.id })
         }
-        // A node's hash covers the map that it encodes, not these bytes, and
-        // is checked by `tree::Node::open`.
-        if kind == ChunkKind::Data && keys.content_hash(&bytes) != want.hash {
-            return Err(FormatError::WrongContent { id: sealed.id });
-        }
-        Ok(PlainChunk { kind, hash: want.hash, bytes })
     }
 
     /// Opens a chunk of which nothing but its bytes is known: for salvage.

@@ -57,18 +57,8 @@ pub struct Node {
 }
 
 impl Node {
-    /// Decodes the bytes of a node chunk and checks that they are the map
-    /// that `want` names.
-    pub fn open(keys: &NamingKeys, want: &ChunkRef, plain: PlainChunk) -> Result<Self> {
-        let wrong = FormatError::WrongContent { id: want.id };
-        if plain.kind != ChunkKind::Node {
-            return Err(wrong);
-        }
-        let node = Self::decode(plain.bytes)?;
-        if node.content_hash(keys) == want.hash { Ok(node) } else { Err(wrong) }
-    }
-
-    /// Decodes a node of which nothing is known but its bytes.
+    /// Decodes a node; whether it is the one that was asked for is
+    /// [`Sealer::open_node`](crate::Sealer::open_node)'s to say.
     pub fn decode(bytes: Vec<u8>) -> Result<Self> {
         let at = "tree node";
         if bytes.len() > MAX_NODE_LEN {
@@ -167,10 +157,14 @@ impl Node {
 
     /// The child that can hold `key`; `None` in a leaf.
     pub fn child_for(&self, key: &[u8]) -> Option<&Child> {
+        self.child(self.index_for(key))
+    }
+
+    /// Index of the last child whose first key is not above `key`.
+    fn index_for(&self, key: &[u8]) -> usize {
         let index = self.lower_bound(key);
         let exact = self.key_bytes(index).is_some_and(|found| found == key);
-        // Else the last child whose first key is not above it.
-        self.child(if exact { index } else { index.saturating_sub(1) })
+        if exact { index } else { index.saturating_sub(1) }
     }
 
     /// The `i`-th record of a leaf.
@@ -244,8 +238,8 @@ struct NodeHasher(blake3::Hasher);
 
 impl NodeHasher {
     fn new(keys: &NamingKeys, level: u8) -> Self {
-        let mut hasher = keys.content_hasher();
-        hasher.update(b"node").update(&[level]);
+        let mut hasher = keys.node_hasher();
+        hasher.update(&[level]);
         Self(hasher)
     }
 
@@ -329,6 +323,8 @@ pub struct Builder<'a, F> {
     /// Packs, seals and keeps a node; gives back its reference.
     emit: F,
     open: Vec<Open>,
+    /// The last key put in, to check order across nodes.
+    last_key: Vec<u8>,
     /// Nodes emitted on each level, and the last of them.
     emitted: Vec<(u64, Option<ChunkRef>)>,
 }
@@ -336,7 +332,7 @@ pub struct Builder<'a, F> {
 impl<'a, E, F: FnMut(PlainChunk) -> Result<ChunkRef, E>> Builder<'a, F> {
     /// A builder that hands each finished node to `emit`.
     pub fn new(keys: &'a NamingKeys, emit: F) -> Self {
-        Self { keys, emit, open: Vec::new(), emitted: Vec::new() }
+        Self { keys, emit, open: Vec::new(), last_key: Vec::new(), emitted: Vec::new() }
     }
 
     /// Adds a record.
@@ -347,8 +343,9 @@ impl<'a, E, F: FnMut(PlainChunk) -> Result<ChunkRef, E>> Builder<'a, F> {
         let mut bytes = Vec::with_capacity(64);
         key.encode(&mut bytes);
         self.level(0);
+        assert!(bytes > self.last_key, "records come in key order");
+        self.last_key.clone_from(&bytes);
         let node = &mut self.open[0];
-        assert!(node.count == 0 || bytes > node.last_key, "records come in key order");
         node.put_key(&bytes);
         let mut value = Vec::with_capacity(96);
         record.encode(&mut value);
@@ -399,8 +396,8 @@ impl<'a, E, F: FnMut(PlainChunk) -> Result<ChunkRef, E>> Builder<'a, F> {
         self.level(0);
         let first_key = leaf.key_bytes(0).expect("a leaf with records");
         assert!(leaf.level() == 0 && self.open[0].count == 0, "whole leaves only");
-        assert!(first_key > self.open[0].last_key.as_slice(), "leaves come in key order");
-        self.open[0].last_key = leaf.key_bytes(leaf.len() - 1).unwrap_or_default().to_vec();
+        assert!(first_key > self.last_key.as_slice(), "leaves come in key order");
+        self.last_key = leaf.key_bytes(leaf.len() - 1).unwrap_or_default().to_vec();
         self.add_child(0, first_key, Child { node, records: leaf.len() as u64 })
     }
 
@@ -427,81 +424,89 @@ impl<'a, E, F: FnMut(PlainChunk) -> Result<ChunkRef, E>> Builder<'a, F> {
 /// Walks the records of a tree in key order.
 pub struct Walk<F> {
     fetch: F,
-    /// The way down: nodes and the next index in each.
-    stack: Vec<(Arc<Node>, usize)>,
+    /// The way down.
+    stack: Vec<Step>,
     /// The last key given, to check order across nodes.
-    last_key: Option<Vec<u8>>,
+    last_key: Vec<u8>,
+}
+
+/// A node on the way down.
+struct Step {
+    node: Arc<Node>,
+    /// The next entry in it.
+    index: usize,
+    /// All its keys are below this one: the next key of a node above it.
+    below: Option<Box<[u8]>>,
+}
+
+impl Step {
+    /// Fetches the child at `index` and checks that it is what its parent
+    /// says. `index` moves on only if that succeeds, so a caller may try
+    /// again.
+    fn descend<E: From<FormatError>>(
+        &mut self,
+        fetch: &mut impl FnMut(&ChunkRef) -> Result<Arc<Node>, E>,
+    ) -> Result<Self, E> {
+        let at = "tree node";
+        let child = self.node.child(self.index).ok_or(FormatError::Invalid { at })?;
+        let node = fetch(&child.node)?;
+        let below = match self.node.key_bytes(self.index + 1) {
+            Some(key) => Some(key.into()),
+            None => self.below.clone(),
+        };
+        let last = node.key_bytes(node.len().wrapping_sub(1));
+        let right = node.level() + 1 == self.node.level()
+            && node.key_bytes(0) == self.node.key_bytes(self.index)
+            && node.records() == Some(child.records)
+            && below.as_deref().is_none_or(|below| last.is_some_and(|last| last < below));
+        if !right {
+            return Err(FormatError::Invalid { at }.into());
+        }
+        self.index += 1;
+        Ok(Self { node, index: 0, below })
+    }
 }
 
 impl<E: From<FormatError>, F: FnMut(&ChunkRef) -> Result<Arc<Node>, E>> Walk<F> {
     /// Starts at the first key that is not below `from`.
     pub fn seek(root: &ChunkRef, from: &[u8], mut fetch: F) -> Result<Self, E> {
+        let mut step = Step { node: fetch(root)?, index: 0, below: None };
         let mut stack = Vec::with_capacity(4);
-        let mut node = fetch(root)?;
-        loop {
-            let index = node.lower_bound(from);
-            if node.level() == 0 {
-                stack.push((node, index));
-                break;
-            }
-            // The child that can hold `from` is the last one whose first key
-            // is not above it.
-            let exact = node.key_bytes(index).is_some_and(|key| key == from);
-            let index = if exact { index } else { index.saturating_sub(1) };
-            let below = descend(&node, index, &mut fetch)?;
-            stack.push((node, index + 1));
-            node = below;
+        while step.node.level() > 0 {
+            step.index = step.node.index_for(from);
+            let next = step.descend(&mut fetch)?;
+            stack.push(step);
+            step = next;
         }
-        Ok(Self { fetch, stack, last_key: None })
+        step.index = step.node.lower_bound(from);
+        stack.push(step);
+        Ok(Self { fetch, stack, last_key: Vec::new() })
     }
 
     /// The next record, `None` at the end.
     pub fn next_record(&mut self) -> Result<Option<(Key, Record)>, E> {
         loop {
-            let Some((node, index)) = self.stack.last_mut() else { return Ok(None) };
-            if *index >= node.len() {
+            let Some(step) = self.stack.last_mut() else { return Ok(None) };
+            if step.index >= step.node.len() {
                 self.stack.pop();
                 continue;
             }
-            let at = *index;
-            *index += 1;
-            if node.level() > 0 {
-                let node = Arc::clone(node);
-                let below = descend(&node, at, &mut self.fetch)?;
-                self.stack.push((below, 0));
+            if step.node.level() > 0 {
+                let next = step.descend(&mut self.fetch)?;
+                self.stack.push(next);
                 continue;
             }
-            let key = node.key_bytes(at).unwrap_or_default();
-            let order = self.last_key.as_deref().is_none_or(|last| last < key);
-            let record = node.record(at).transpose()?;
-            if !order {
+            let key = step.node.key_bytes(step.index).unwrap_or_default();
+            if key <= self.last_key.as_slice() {
                 return Err(FormatError::Invalid { at: "tree order" }.into());
             }
-            match &mut self.last_key {
-                Some(last) => {
-                    last.clear();
-                    last.extend_from_slice(key);
-                }
-                None => self.last_key = Some(key.to_vec()),
-            }
+            let record = step.node.record(step.index).transpose()?;
+            self.last_key.clear();
+            self.last_key.extend_from_slice(key);
+            step.index += 1;
             return Ok(record);
         }
     }
-}
-
-/// Fetches a child and checks that it is what its parent says.
-fn descend<E: From<FormatError>>(
-    parent: &Node,
-    index: usize,
-    fetch: &mut impl FnMut(&ChunkRef) -> Result<Arc<Node>, E>,
-) -> Result<Arc<Node>, E> {
-    let at = "tree node";
-    let child = parent.child(index).ok_or(FormatError::Invalid { at })?;
-    let node = fetch(&child.node)?;
-    let right = node.level() + 1 == parent.level()
-        && node.key_bytes(0) == parent.key_bytes(index)
-        && node.records() == Some(child.records);
-    if right { Ok(node) } else { Err(FormatError::Invalid { at }.into()) }
 }
 
 /// The key from which everything of an inode follows.
