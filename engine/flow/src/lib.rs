@@ -11,6 +11,7 @@ mod diff;
 mod error;
 mod extract;
 mod gather;
+pub mod home;
 pub mod limits;
 mod progress;
 pub mod reader;

@@ -342,6 +342,16 @@ impl RecoveryPhrase {
             .map_err(|_| FormatError::WrongKey { what: "recovery phrase" })
     }
 
+    /// The 32 bytes behind 24 words. A phrase of another length is refused.
+    pub fn entropy(&self) -> Result<Secret> {
+        let bytes = Zeroizing::new(self.0.to_entropy());
+        let whole: [u8; 32] = bytes
+            .as_slice()
+            .try_into()
+            .map_err(|_| FormatError::WrongKey { what: "recovery phrase" })?;
+        Ok(Secret::new(whole))
+    }
+
     /// The words.
     pub fn words(&self) -> impl Iterator<Item = &'static str> + '_ {
         self.0.words()

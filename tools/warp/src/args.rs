@@ -51,6 +51,9 @@ pub(crate) enum Command {
     Archive(Archive),
     /// Mount a .warp archive read-only on a directory
     Mount(Mount),
+    /// Make, show and bring back the owner's and this device's keys
+    #[command(subcommand)]
+    Key(Key),
     /// Unmount a directory
     #[command(alias = "unmount")]
     Umount(Umount),
@@ -72,6 +75,63 @@ pub(crate) enum Archive {
     Diff(Diff),
     /// Mount an archive (the same as `warp mount`)
     Mount(Mount),
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum Key {
+    /// Make the owner's recovery phrase (24 words, shown once) and this device's key
+    Init(KeyInit),
+    /// Bring the owner back from the recovery phrase, with a new device key
+    Recover(KeyRecover),
+    /// Show the public keys of owner and device
+    Show(KeyShow),
+    /// Print the owner's public key, or the recovery phrase
+    Export(KeyExport),
+}
+
+#[derive(Debug, ClapArgs)]
+pub(crate) struct KeyInit {
+    /// Write the phrase to FILE (new, mode 0600) instead of the terminal
+    #[arg(long, value_name = "FILE", env = "WARP_PHRASE_FILE")]
+    pub(crate) phrase_file: Option<PathBuf>,
+    #[command(flatten)]
+    pub(crate) passphrase: PassphraseArg,
+}
+
+#[derive(Debug, ClapArgs)]
+pub(crate) struct KeyRecover {
+    /// Read the phrase from FILE
+    #[arg(long, value_name = "FILE", env = "WARP_PHRASE_FILE")]
+    pub(crate) phrase_file: Option<PathBuf>,
+    /// Read the phrase from standard input
+    #[arg(long, env = "WARP_STDIN", conflicts_with = "phrase_file", value_parser = clap::builder::FalseyValueParser::new())]
+    pub(crate) stdin: bool,
+    /// Only check the phrase and show whose it is
+    #[arg(short = 'n', long, env = "WARP_DRY_RUN", value_parser = clap::builder::FalseyValueParser::new())]
+    pub(crate) dry_run: bool,
+    #[command(flatten)]
+    pub(crate) passphrase: PassphraseArg,
+}
+
+#[derive(Debug, ClapArgs)]
+pub(crate) struct KeyShow {
+    #[command(flatten)]
+    pub(crate) passphrase: PassphraseArg,
+}
+
+#[derive(Debug, ClapArgs)]
+pub(crate) struct KeyExport {
+    /// The owner's public key (the default)
+    #[arg(long, env = "WARP_PUBLIC", conflicts_with = "phrase", value_parser = clap::builder::FalseyValueParser::new())]
+    pub(crate) public: bool,
+    /// The recovery phrase, on a terminal
+    #[arg(long, env = "WARP_PHRASE", value_parser = clap::builder::FalseyValueParser::new())]
+    pub(crate) phrase: bool,
+    /// Let the phrase go to a pipe or a file
+    #[arg(long, env = "WARP_STDIN", requires = "phrase", value_parser = clap::builder::FalseyValueParser::new())]
+    pub(crate) stdin: bool,
+    #[command(flatten)]
+    pub(crate) passphrase: PassphraseArg,
 }
 
 #[derive(Debug, ClapArgs)]
@@ -107,6 +167,12 @@ pub(crate) struct Create {
     pub(crate) encrypt: bool,
     #[command(flatten)]
     pub(crate) passphrase: PassphraseArg,
+    /// Sign the archive with this device's key (`warp key init` makes one)
+    #[arg(long, env = "WARP_SIGN", value_parser = clap::builder::FalseyValueParser::new())]
+    pub(crate) sign: bool,
+    /// Read the keyring's passphrase, if it has one, from the first line of FILE
+    #[arg(long, value_name = "FILE", env = "WARP_KEY_PASSPHRASE_FILE", requires = "sign")]
+    pub(crate) key_passphrase_file: Option<PathBuf>,
     /// Replace FILE.warp if it exists
     #[arg(short, long, env = "WARP_FORCE", value_parser = clap::builder::FalseyValueParser::new())]
     pub(crate) force: bool,

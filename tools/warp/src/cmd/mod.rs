@@ -2,6 +2,7 @@
 
 mod archive;
 mod doctor;
+mod key;
 mod mount;
 mod umount;
 
@@ -20,6 +21,7 @@ pub(crate) fn run(command: Command, ui: &Ui) -> Result<Exit> {
             Archive::Mount(args) => mount::run(args, ui),
         },
         Command::Mount(args) => mount::run(args, ui),
+        Command::Key(verb) => key::run(verb, ui),
         Command::Umount(args) => umount::run(&args, ui),
         Command::Doctor => doctor::run(ui),
     }

@@ -1,6 +1,6 @@
 //! `warp archive create`.
 
-use crate::args::Create;
+use crate::args::{Create, PassphraseArg};
 use crate::bar::{Bar, Unit};
 use crate::passphrase;
 use crate::report::{Exit, Failure, Result, Ui};
@@ -35,6 +35,12 @@ pub(crate) fn run(args: Create, ui: &Ui) -> Result<Exit> {
         return Err(Failure::new(Exit::Usage, "an archive is not written to a terminal")
             .hint("redirect standard output, or name a file"));
     }
+    let signer = if args.sign {
+        let own = PassphraseArg { passphrase_file: args.key_passphrase_file.clone() };
+        Some(crate::cmd::key::keyring(&own)?.device_key())
+    } else {
+        None
+    };
     // The file first: no passphrase is asked for an output that cannot be.
     let mut output =
         if to_stdout { None } else { Some(OutputFile::create(&args.file, args.force)?) };
@@ -44,7 +50,7 @@ pub(crate) fn run(args: Create, ui: &Ui) -> Result<Exit> {
         None
     };
     let level = Level::new(args.level).expect("clap checks the range");
-    let options = CreateOptions { level, solid: args.solid, passphrase, signer: None };
+    let options = CreateOptions { level, solid: args.solid, passphrase, signer };
     let started = Instant::now();
     let bar = Bar::show(ui, Unit::Bytes, &progress);
     let made = match &mut output {

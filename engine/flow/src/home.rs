@@ -1,0 +1,124 @@
+//! Where a device keeps what is its own.
+//!
+//! `WARP_HOME` puts everything under one directory; without it the XDG
+//! directories are used. Promises: directories are made with mode 0700, the
+//! keyring with 0600 and replaced whole or not at all.
+
+use crate::error::{FlowError, Result};
+use std::fs::{DirBuilder, File, OpenOptions};
+use std::io::{self, Read, Write};
+use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
+use std::path::{Path, PathBuf};
+use warp_format::keys::ArgonCost;
+use warp_format::{Keyring, KeyringRandom, Secret};
+use zeroize::Zeroizing;
+
+/// Longest keyring file that is read, in bytes.
+const MAX_KEYRING_LEN: u64 = 1 << 20;
+
+/// A device's directories.
+#[derive(Debug, Clone)]
+pub struct Home {
+    data: PathBuf,
+}
+
+impl Home {
+    /// From `WARP_HOME`, `XDG_DATA_HOME` or `HOME`.
+    pub fn from_environment() -> Result<Self> {
+        let set = |name: &str| std::env::var_os(name).filter(|v| !v.is_empty()).map(PathBuf::from);
+        let data = set("WARP_HOME")
+            .or_else(|| set("XDG_DATA_HOME").map(|dir| dir.join("warp")))
+            .or_else(|| set("HOME").map(|dir| dir.join(".local/share/warp")))
+            .ok_or(FlowError::BadPath {
+                path: "WARP_HOME".into(),
+                why: "neither WARP_HOME nor HOME is set",
+            })?;
+        Ok(Self { data })
+    }
+
+    /// Path of the keyring.
+    pub fn keyring_path(&self) -> PathBuf {
+        self.data.join("keyring")
+    }
+
+    /// The keyring's bytes; `None` if there is none yet.
+    pub fn read_keyring(&self) -> Result<Option<Zeroizing<Vec<u8>>>> {
+        let path = self.keyring_path();
+        let file = match File::open(&path) {
+            Ok(file) => file,
+            Err(e) if e.kind() == io::ErrorKind::NotFound => return Ok(None),
+            Err(e) => return Err(FlowError::io(path, e)),
+        };
+        let mut bytes = Zeroizing::new(Vec::new());
+        file.take(MAX_KEYRING_LEN).read_to_end(&mut bytes).map_err(|e| FlowError::io(&path, e))?;
+        Ok(Some(bytes))
+    }
+
+    /// Writes a keyring, sealed if there is a passphrase. Fails with `Exists`
+    /// if there is one already.
+    pub fn write_keyring(&self, keyring: &Keyring, passphrase: Option<&[u8]>) -> Result<()> {
+        let path = self.keyring_path();
+        let at = |e: io::Error| FlowError::io(&path, e);
+        DirBuilder::new().recursive(true).mode(0o700).create(&self.data).map_err(at)?;
+        let bytes = match passphrase {
+            None => keyring.encode(),
+            Some(passphrase) => {
+                let random = KeyringRandom {
+                    file_key: random_secret()?,
+                    salt: random_array()?,
+                    nonce: random_array()?,
+                };
+                Zeroizing::new(keyring.seal(passphrase, ArgonCost::RECOMMENDED, &random)?)
+            }
+        };
+        // The name appears only when the bytes are durable, and never
+        // replaces another keyring.
+        let temporary = self.data.join(format!(".keyring.{}.tmp", std::process::id()));
+        let written = write_private(&temporary, &bytes)
+            .and_then(|()| std::fs::hard_link(&temporary, &path));
+        let _ = std::fs::remove_file(&temporary);
+        match written {
+            Ok(()) => File::open(&self.data).and_then(|dir| dir.sync_all()).map_err(at),
+            Err(e) if e.kind() == io::ErrorKind::AlreadyExists => Err(FlowError::Exists { path }),
+            Err(e) => Err(at(e)),
+        }
+    }
+}
+
+/// Writes a new file that only its owner can read, and makes it durable.
+pub fn write_private(path: &Path, bytes: &[u8]) -> io::Result<()> {
+    let mut file = OpenOptions::new().write(true).create_new(true).mode(0o600).open(path)?;
+    file.write_all(bytes)?;
+    file.sync_all()
+}
+
+/// Fresh random bytes from the system.
+pub fn random_array<const N: usize>() -> Result<[u8; N]> {
+    let mut bytes = [0; N];
+    getrandom::fill(&mut bytes).map_err(|e| FlowError::io("/dev/urandom", io::Error::other(e)))?;
+    Ok(bytes)
+}
+
+/// A fresh random secret.
+pub fn random_secret() -> Result<Secret> {
+    Ok(Secret::new(random_array()?))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::os::unix::fs::PermissionsExt;
+
+    #[test]
+    fn a_keyring_is_private_and_never_replaced() {
+        let dir = tempfile::tempdir().unwrap();
+        let home = Home { data: dir.path().join("h") };
+        assert!(home.read_keyring().unwrap().is_none());
+        let keyring = Keyring::new(random_secret().unwrap(), random_secret().unwrap()).unwrap();
+        home.write_keyring(&keyring, None).unwrap();
+        let mode = |p: &Path| std::fs::metadata(p).unwrap().permissions().mode() & 0o777;
+        assert_eq!((mode(&home.keyring_path()), mode(&home.data)), (0o600, 0o700));
+        assert!(matches!(home.write_keyring(&keyring, None), Err(FlowError::Exists { .. })));
+        assert_eq!(std::fs::read_dir(&home.data).unwrap().count(), 1);
+    }
+}
