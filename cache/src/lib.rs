@@ -4,7 +4,7 @@
 //!
 //! ```
 //! use warp_cache::tier::Tier;
-//! let tier: Tier<u32, String> = Tier::new(1 << 20, |text| text.len());
+//! let tier: Tier<u32, String> = Tier::new(1 << 20, |text: &String| text.len());
 //! let made = tier.get_or_make(7, || Ok::<_, std::io::Error>("seven".into())).unwrap();
 //! assert_eq!(made, "seven");
 //! ```

@@ -312,3 +312,117 @@ fn sized(value: &[u8], size: u32, reply: ReplyXattr) {
         _ => reply.data(value),
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use warp_flow::volume::Space;
+    use warp_format::record::{Inode, Stamp, Time};
+
+    /// One directory of `count` names.
+    struct Flat {
+        count: u8,
+    }
+
+    fn entry(n: u8) -> DirEntry {
+        let inode = Inode {
+            stamp: Stamp::NONE,
+            permissions: 0o644,
+            uid: 0,
+            gid: 0,
+            size: 0,
+            mtime: Time { secs: 0, nanos: 0 },
+            ctime: None,
+            atime: None,
+            btime: None,
+            versions: Vec::new(),
+            body: Body::Fifo,
+        };
+        let attr = Attr { ino: u64::from(n) + 2, inode, links: 1 };
+        DirEntry { place: NameHash([n; 16]), name: vec![b'n', n], attr }
+    }
+
+    impl Volume for Flat {
+        fn lookup(&self, _: u64, name: &[u8]) -> Result<Option<Attr>> {
+            Ok((1..=self.count).map(entry).find(|e| e.name == name).map(|e| e.attr))
+        }
+
+        fn attr(&self, _: u64) -> Result<Option<Attr>> {
+            Ok(Some(entry(0).attr))
+        }
+
+        fn read(&self, _: u64, _: u64, _: usize) -> Result<Vec<u8>> {
+            Ok(Vec::new())
+        }
+
+        fn entries(&self, _: u64, place: Option<NameHash>, limit: usize) -> Result<Vec<DirEntry>> {
+            let after = place.map_or(0, |place| place.0[0]);
+            Ok((after + 1..=self.count).map(entry).take(limit).collect())
+        }
+
+        fn xattr(&self, _: u64, _: &[u8]) -> Result<Option<Vec<u8>>> {
+            Ok(None)
+        }
+
+        fn xattrs(&self, _: u64) -> Result<Vec<Vec<u8>>> {
+            Ok(Vec::new())
+        }
+
+        fn seek(&self, _: u64, _: u64, _: bool) -> Result<Option<u64>> {
+            Ok(None)
+        }
+
+        fn space(&self) -> Result<Space> {
+            Ok(Space { bytes: 0, inodes: 0 })
+        }
+    }
+
+    /// Lists with a buffer of `room` entries, going on where the last reply
+    /// said; the kernel does the same.
+    fn list_all(fs: &ReadOnly<Flat>, room: usize) -> Vec<Vec<u8>> {
+        let (mut names, mut offset) = (Vec::new(), 0);
+        loop {
+            let mut added = Vec::new();
+            let result = fs.list(1, FileHandle(7), offset, &mut |next, name, _| {
+                if added.len() == room {
+                    return true;
+                }
+                added.push((next, name.to_vec()));
+                false
+            });
+            result.unwrap();
+            let Some((next, _)) = added.last() else { return names };
+            offset = *next;
+            names.extend(added.into_iter().map(|(_, name)| name));
+        }
+    }
+
+    #[test]
+    fn a_listing_in_pieces_gives_each_name_once() {
+        for count in [0, 1, 5, 200] {
+            let fs = ReadOnly::new(Flat { count }, Owners::Stored);
+            let want: Vec<Vec<u8>> = [b".".to_vec(), b"..".to_vec()]
+                .into_iter()
+                .chain((1..=count).map(|n| entry(n).name))
+                .collect();
+            for room in [1, 2, 3, 1000] {
+                assert_eq!(list_all(&fs, room), want, "{count} names, room for {room}");
+            }
+        }
+    }
+
+    #[test]
+    fn a_listing_goes_on_anywhere_after_a_seek() {
+        let fs = ReadOnly::new(Flat { count: 50 }, Owners::Stored);
+        for offset in [40, 3, 20, 2, 52] {
+            let mut first = None;
+            fs.list(1, FileHandle(1), offset, &mut |_, name, _| {
+                first.get_or_insert(name.to_vec());
+                true
+            })
+            .unwrap();
+            let want = (offset < 52).then(|| entry(offset as u8 - 1).name);
+            assert_eq!(first, want, "offset {offset}");
+        }
+    }
+}

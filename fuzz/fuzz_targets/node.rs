@@ -52,7 +52,7 @@ fn encode(node: &Node) -> Vec<u8> {
 fuzz_target!(|input: &[u8]| {
     let Ok(node) = Node::decode(input.to_vec()) else { return };
     assert_eq!(encode(&node), input);
-    assert_eq!(node.is_empty(), node.len() == 0);
+    assert_eq!(node.is_empty(), node.key_bytes(0).is_none());
     assert!(node.key_bytes(node.len()).is_none() && node.record(node.len()).is_none());
     node.content_hash(&KEYS);
     for i in 0..node.len() {

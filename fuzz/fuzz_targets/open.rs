@@ -1,5 +1,6 @@
 //! Plain bytes come back through both suites; a changed byte never opens under
-//! suite 1; foreign bytes open under suite 0 only as what they say they are.
+//! suite 1; foreign bytes open under suite 0 only as what they say they are,
+//! data or node.
 #![no_main]
 
 use libfuzzer_sys::fuzz_target;
@@ -7,9 +8,10 @@ use std::cell::RefCell;
 use std::sync::LazyLock;
 use warp_format::codec::{Level, Packer, Unpacker};
 use warp_format::limits::MAX_CHUNK_LEN;
+use warp_format::tree::Node;
 use warp_format::{
-    ContentSecret, NamingKeys, PlainChunk, SEAL_HEADER_LEN, SealHeader, SealedChunk, Sealer,
-    Secret, Suite,
+    ChunkKind, ContentSecret, NamingKeys, PlainChunk, SEAL_HEADER_LEN, SealHeader, SealedChunk,
+    Sealer, Secret, Suite,
 };
 
 thread_local! {
@@ -35,13 +37,24 @@ fn foreign(bytes: &[u8], unpacker: &mut Unpacker) {
     let found = SealedChunk::found(bytes.to_vec());
     let header = SealHeader::decode(bytes);
     assert!(SEALER.open_any(unpacker, &found).is_err(), "a tag was guessed");
-    if let Ok((_, plain)) = Sealer::plain().open_any(unpacker, &found) {
+    let plain_sealer = Sealer::plain();
+    if let Ok((kind, plain)) = plain_sealer.open_any(unpacker, &found) {
         let header = header.expect("what opens has a header");
         assert_eq!(header.suite, Suite::Plain);
         assert_eq!(header.sealed_len(), bytes.len());
         assert!(plain.len() <= MAX_CHUNK_LEN);
         // Codec 0: stored.
         assert!(bytes[3] != 0 || plain == bytes[SEAL_HEADER_LEN + 8..]);
+        let want = plain_sealer.reference(&found, KEYS.content_hash(&plain), plain.len());
+        let opens = plain_sealer.open(&KEYS, unpacker, &want, &found).is_ok();
+        assert_eq!(opens, kind == ChunkKind::Data);
+        assert!(plain_sealer.open_node(&KEYS, unpacker, &want, &found).is_err());
+        let len = plain.len();
+        if let Ok(node) = Node::decode(plain) {
+            let want = plain_sealer.reference(&found, node.content_hash(&KEYS), len);
+            let opens = plain_sealer.open_node(&KEYS, unpacker, &want, &found).is_ok();
+            assert_eq!(opens, kind == ChunkKind::Node);
+        }
     }
 }
 

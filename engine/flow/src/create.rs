@@ -603,14 +603,14 @@ impl<'a> Reader<'a> {
     }
 
     fn put_xattrs(&mut self, file: FileId, xattrs: Vec<(Vec<u8>, Vec<u8>)>) {
-        let mut keyed: Vec<(NameHash, (Vec<u8>, Vec<u8>))> = xattrs
+        let mut keyed: Vec<(NameHash, Xattr)> = xattrs
             .into_iter()
-            .map(|(name, value)| (self.keys.naming.name_hash(&name), (name, value)))
+            .map(|(name, value)| Xattr { stamp: Stamp::NONE, name, value })
+            .map(|xattr| (self.keys.naming.name_hash(&xattr.name), xattr))
             .collect();
-        keyed.sort_unstable();
-        for (hash, (name, value)) in keyed {
-            let xattr = Record::Xattr(Xattr { stamp: Stamp::NONE, name, value });
-            self.put(Key::new(file, KeyKind::Xattr(hash)), xattr);
+        keyed.sort_unstable_by_key(|(hash, _)| *hash);
+        for (hash, xattr) in keyed {
+            self.put(Key::new(file, KeyKind::Xattr(hash)), Record::Xattr(xattr));
         }
     }
 

@@ -82,7 +82,7 @@ const BLOCK_LEN: usize = 64 << 10;
 /// What the user's paths make of the top of the tree.
 #[derive(Debug, Default)]
 struct Plan {
-    children: BTreeMap<Vec<u8>, Plan>,
+    children: BTreeMap<Vec<u8>, Self>,
     path: Option<PathBuf>,
     /// Take everything below, not only `children`.
     whole: bool,

@@ -74,8 +74,8 @@ impl Home {
         // The name appears only when the bytes are durable, and never
         // replaces another keyring.
         let temporary = self.data.join(format!(".keyring.{}.tmp", std::process::id()));
-        let written = write_private(&temporary, &bytes)
-            .and_then(|()| std::fs::hard_link(&temporary, &path));
+        let written =
+            write_private(&temporary, &bytes).and_then(|()| std::fs::hard_link(&temporary, &path));
         let _ = std::fs::remove_file(&temporary);
         match written {
             Ok(()) => File::open(&self.data).and_then(|dir| dir.sync_all()).map_err(at),

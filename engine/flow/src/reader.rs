@@ -51,9 +51,6 @@ pub struct TreeReader<S> {
     chunks: Tier<ChunkRef, Opened>,
 }
 
-/// A walk over records that fetches from a [`TreeReader`].
-type Records<'a> = Walk<Box<dyn FnMut(&ChunkRef) -> Result<Arc<Node>> + 'a>>;
-
 impl<S: ChunkSource> TreeReader<S> {
     /// A reader of the tree with this root.
     pub fn new(source: S, keys: ReadKeys, root: ChunkRef) -> Self {
@@ -104,10 +101,11 @@ impl<S: ChunkSource> TreeReader<S> {
     }
 
     /// The records from this key on.
-    pub fn records(&self, from: &[u8]) -> Result<Records<'_>> {
-        let fetch: Box<dyn FnMut(&ChunkRef) -> Result<Arc<Node>> + '_> =
-            Box::new(|want| self.node(want));
-        Walk::seek(&self.root, from, fetch)
+    pub fn records<'a>(
+        &'a self,
+        from: &[u8],
+    ) -> Result<Walk<impl FnMut(&ChunkRef) -> Result<Arc<Node>> + use<'a, S>>> {
+        Walk::seek(&self.root, from, |want: &ChunkRef| self.node(want))
     }
 
     /// Calls `each` with every record of one inode, in key order.
@@ -378,7 +376,7 @@ impl<S: ChunkSource> TreeReader<S> {
     }
 
     /// All records of the tree.
-    pub fn all_records(&self) -> Result<Records<'_>> {
+    pub fn all_records(&self) -> Result<Walk<impl FnMut(&ChunkRef) -> Result<Arc<Node>> + use<'_, S>>> {
         self.records(&first_key_of(FileId::ROOT))
     }
 }

@@ -141,7 +141,7 @@ impl GroupRule {
     /// content hash.
     pub fn ends_after(self, len: usize, file: &ContentHash) -> bool {
         let [a, b, c, d, ..] = file.0;
-        len >= self.min && u32::from_le_bytes([a, b, c, d]) % self.one_in == 0
+        len >= self.min && u32::from_le_bytes([a, b, c, d]).is_multiple_of(self.one_in)
     }
 }
 

@@ -222,7 +222,8 @@ mod tests {
 
     #[test]
     fn no_changed_byte_of_a_keyring_passes() {
-        for bytes in [keyring().encode().to_vec(), keyring().seal(b"p", CHEAP, &random()).unwrap()] {
+        for bytes in [keyring().encode().to_vec(), keyring().seal(b"p", CHEAP, &random()).unwrap()]
+        {
             for i in 0..bytes.len() {
                 let mut bad = bytes.clone();
                 bad[i] ^= 4;

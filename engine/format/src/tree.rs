@@ -303,7 +303,7 @@ impl Open {
         let one_in = if self.level == 0 { LEAF_ONE_IN } else { INNER_ONE_IN };
         self.raw_len >= NODE_MAX_LEN
             || (self.raw_len >= NODE_MIN_LEN
-                && keys.node_cut(self.level, &self.last_key) % one_in == 0)
+                && keys.node_cut(self.level, &self.last_key).is_multiple_of(one_in))
     }
 
     fn close(self) -> (Vec<u8>, u64, PlainChunk) {

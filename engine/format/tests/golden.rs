@@ -7,7 +7,7 @@
 
 use chacha20poly1305::aead::{AeadInOut, KeyInit};
 use ed25519_dalek::Signer;
-use warp_format::archive::{Footer, Header, IndexEntry, frame};
+use warp_format::archive::{Footer, Frame, Header, IndexEntry};
 use warp_format::chunk::CutRule;
 use warp_format::codec::{Level, Packer, Unpacker};
 use warp_format::keys::{ArgonCost, PassphraseSlot, RecoveryPhrase, SigningKey};
@@ -375,6 +375,64 @@ fn records_that_break_a_rule_are_refused() {
     }
 }
 
+#[test]
+fn more_versions_than_there_are_bytes_or_than_may_be_are_refused() {
+    let at = "version vector";
+    let inode = |count: &[u8]| {
+        let bytes = [&[0, 4, 0, 0, 0, 0, 0, 0][..], count, &[7; 17]].concat();
+        Record::decode(KeyKind::Inode, &bytes)
+    };
+    assert_eq!(inode(&[2]), Err(FormatError::Truncated { at }));
+    assert_eq!(inode(&[0x80, 0x20]), Err(FormatError::Truncated { at }));
+    assert_eq!(inode(&[0x81, 0x20]), Err(FormatError::Limit { at, value: 4097, limit: 4096 }));
+}
+
+#[test]
+fn what_no_decoder_takes_no_encoder_makes() {
+    let fifo = |change: fn(&mut Inode)| {
+        let Record::Inode(mut changed) = inode(Body::Fifo, 0) else { unreachable!() };
+        change(&mut changed);
+        Record::Inode(changed)
+    };
+    let extent = |start, len| Record::Extent(Extent { chunk: reference(10), start, len });
+    let xattr = |name: usize, value: usize| {
+        let (name, value) = (vec![b'a'; name], vec![0; value]);
+        Record::Xattr(Xattr { stamp: Stamp::NONE, name, value })
+    };
+    let link = |target: &[u8], size| inode(Body::Symlink(target.to_vec()), size);
+    let device = |size| inode(Body::Device { block: false, number: 1 }, size);
+    // Each unlawful record behind its lawful neighbour.
+    let pairs = [
+        (fifo(|i| i.permissions = 0o7777), fifo(|i| i.permissions = 0o10000)),
+        (fifo(|i| i.mtime.nanos = 999_999_999), fifo(|i| i.mtime.nanos = 1_000_000_000)),
+        (fifo(|i| i.versions = versions(1, 2, 1)), fifo(|i| i.versions = versions(2, 1, 1))),
+        (fifo(|i| i.versions = versions(1, 2, 9)), fifo(|i| i.versions = versions(1, 1, 9))),
+        (fifo(|i| i.versions = versions(1, 3, 9)), fifo(|i| i.versions = versions(1, 3, 0))),
+        (fifo(|i| i.size = 0), fifo(|i| i.size = 1)),
+        (inode(Body::Extents(9), 9), inode(Body::Extents(10), 9)),
+        (inode(Body::Inline(vec![0; 512]), 512), inode(Body::Inline(vec![0; 513]), 513)),
+        (inode(Body::Inline(vec![0; 5]), 5), inode(Body::Inline(vec![0; 5]), 6)),
+        (link(b"a", 1), link(b"", 0)),
+        (link(b"ab", 2), link(b"a\0", 2)),
+        (link(&[b'a'; 4095], 4095), link(&[b'a'; 4096], 4096)),
+        (link(b"a", 1), link(b"a", 2)),
+        (device(0), device(1)),
+        (extent(4, 6), extent(4, 7)),
+        (extent(10 - 1, 1), extent(10, 0)),
+        (xattr(1, 0), xattr(0, 0)),
+        (xattr(255, 65_536), xattr(256, 65_536)),
+        (xattr(255, 65_536), xattr(255, 65_537)),
+    ];
+    let made = |record: &Record| std::panic::catch_unwind(|| record.to_bytes()).is_ok();
+    for (lawful, unlawful) in pairs {
+        assert!(made(&lawful) && !made(&unlawful), "{unlawful:?}");
+    }
+}
+
+fn versions(first: u8, second: u8, counter: u64) -> Vec<(DeviceTag, u64)> {
+    vec![(DeviceTag([first; 8]), 1), (DeviceTag([second; 8]), counter)]
+}
+
 /// Plain nodes of a tree in the order in which they are written.
 fn nodes(keys: &NamingKeys, records: &[(Key, Record)]) -> Vec<PlainChunk> {
     let mut nodes: Vec<PlainChunk> = Vec::new();
@@ -387,6 +445,26 @@ fn nodes(keys: &NamingKeys, records: &[(Key, Record)]) -> Vec<PlainChunk> {
     records.iter().for_each(|(key, record)| builder.push(key, record).unwrap());
     builder.finish().unwrap();
     nodes
+}
+
+/// The content hash of a node, as docs/format.md has it.
+fn node_hash_by_the_book(root: [u8; 32], node: &PlainChunk) -> String {
+    let node = Node::decode(node.bytes().to_vec()).unwrap();
+    let mut over = vec![node.level()];
+    let long = |bytes: &[u8]| (bytes.len() as u32).to_le_bytes();
+    for i in 0..node.len() {
+        let key = node.key_bytes(i).unwrap();
+        over.extend([&long(key), key].concat());
+        over.extend(match (node.value(i), node.child(i)) {
+            (Some(record), _) => [&long(record), record].concat(),
+            (None, child) => {
+                let child = child.unwrap();
+                [&child.node.hash.0[..], &child.records.to_le_bytes()].concat()
+            }
+        });
+    }
+    let key = blake3::derive_key("warp v0 node hash", &root);
+    hex(blake3::keyed_hash(&key, &over).as_bytes())
 }
 
 #[test]
@@ -402,17 +480,17 @@ fn node_hashes() {
     );
     assert_eq!(
         hex(public[0].hash().0),
-        "96a9184ae5c3998eead3ae9f8db913bc338690353dadd621c70d6d2f1934c2c2"
+        "65db1e4728e4b4e0f178cee051ee692a8c10c091534368c827205c24dd8fbe44"
     );
     assert_eq!(
         hex(private[0].hash().0),
-        "a9cc431a2519e9740f5ef40cc73eb81d6730b4a400151ad669b5bc357d6130f9"
+        "fc765737982bd69b875005cdd770f450e08ca7aca5665f678d0220652d9da9f9"
     );
     let empty = nodes(&NamingKeys::public(), &[]);
     assert_eq!(hex(empty[0].bytes()), "0000");
     assert_eq!(
         hex(empty[0].hash().0),
-        "a61aa528ed4178ec560c26f0ae8d06803d5768205add9697911dd7e77fb50c1d"
+        "0e328d5a792ad374d3e5c9a5a129652f24cb39456ecc91f69a122b2d89586281"
     );
 
     // Two levels: where nodes end is a part of the format.
@@ -425,8 +503,17 @@ fn node_hashes() {
     assert_eq!(counts, [346, 509, 329, 395, 572, 334, 452, 283, 387, 273, 120, 11]);
     assert_eq!(
         hex(tree.last().unwrap().hash().0),
-        "7c8047b62518636698f0cadcfc32b20237148359712bde5ee915afa0cb3f249e"
+        "da1e4434784ddaa86c35c3bee156f2310519501e277d03fce534b541b57b1c5f"
     );
+    for node in &private {
+        assert_eq!(hex(node.hash().0), node_hash_by_the_book(ROOT, node));
+    }
+    for node in public.iter().chain(&empty) {
+        assert_eq!(hex(node.hash().0), node_hash_by_the_book([0; 32], node));
+    }
+    for node in &tree {
+        assert_eq!(hex(node.hash().0), node_hash_by_the_book(ROOT, node));
+    }
 }
 
 fn slot() -> PassphraseSlot {
@@ -454,7 +541,9 @@ fn header_bytes() {
          7ddb035f9e8afe9aee41973e131e139ecbae8989"
     );
     assert_eq!(check, "433f8d2bda8c465d02f060e0d0794c60ffb45500c57396a8f7d83be1286ee919");
-    assert_eq!(hex(frame(0x1234)), "e57752c734120000");
+    // The first 8 bytes of the id are those that `chunk_ids` has.
+    let chunk = seal(&Sealer::plain(), noise(4, 100));
+    assert_eq!(hex(Frame::of(&chunk).encode()), "e57752c7740000004c5cbed06f4547f6");
     assert_eq!(
         hex(IndexEntry::new(&ChunkId([0xc1; 32]), 0x0102, 0x1234).encode()),
         "c1c1c1c1c1c1c1c1c1c1c1c1c1c1c1c1020100000000000034120000"

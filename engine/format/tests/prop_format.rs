@@ -11,14 +11,14 @@ use arb::*;
 use proptest::collection::vec;
 use proptest::prelude::*;
 use proptest::sample::{Index, select};
-use std::cell::Cell;
+use std::cell::{Cell, RefCell};
 use std::collections::{BTreeMap, HashSet};
 use std::sync::{Arc, OnceLock};
-use warp_format::archive::{self, FOOTER_LEN, Footer, HEADER_LEN, Header, IndexEntry};
+use warp_format::archive::{FOOTER_LEN, FRAME_LEN, Footer, Frame, HEADER_LEN, Header, IndexEntry};
 use warp_format::chunk::{CutRule, GroupRule};
 use warp_format::codec::{Codec, Unpacker};
 use warp_format::keys::{ArgonCost, PassphraseSlot, SigningKey};
-use warp_format::limits::MAX_CHUNK_LEN;
+use warp_format::limits::{MAX_CHUNK_LEN, MAX_NODE_LEN, MAX_SEALED_LEN};
 use warp_format::record::{Body, Key, KeyKind, Record, Stamp};
 use warp_format::tree::{Builder, Child, Node, Walk, first_key_of};
 use warp_format::{
@@ -406,11 +406,28 @@ proptest! {
     }
 
     #[test]
-    fn frames_and_index_entries_come_back(id: [u8; 32], offset: u64, len in 8u32..4 << 20) {
-        prop_assert_eq!(archive::read_frame(&archive::frame(len as usize)), Ok(len as usize));
-        let entry = IndexEntry::new(&ChunkId(id), offset, len);
-        prop_assert!(entry.is_for(&ChunkId(id)));
+    fn frames_and_index_entries_come_back_and_agree(
+        bytes in vec(any::<u8>(), SEAL_HEADER_LEN..300),
+        offset: u64,
+        at in 0..FRAME_LEN,
+        flip in 1u8..,
+    ) {
+        let sealed = SealedChunk::found(bytes);
+        let frame = Frame::of(&sealed);
+        let entry = IndexEntry::new(&sealed.id(), offset, frame.len as u32);
+        prop_assert_eq!(Frame::decode(&frame.encode()), Ok(frame));
         prop_assert_eq!(IndexEntry::decode(&entry.encode()), Ok(entry));
+        prop_assert!(frame.is_for(&sealed.id()) && entry.is_for(&sealed.id()));
+        prop_assert!(frame.agrees_with(&entry));
+        // A changed byte shows, whichever it is: magic, length or check.
+        let mut changed = frame.encode();
+        changed[at] ^= flip;
+        if let Ok(other) = Frame::decode(&changed) {
+            prop_assert!(at >= 4 && !other.agrees_with(&entry));
+            prop_assert_eq!(other.encode(), changed);
+            prop_assert_eq!(other.len == frame.len, at >= 8);
+            prop_assert_eq!(other.is_for(&sealed.id()), at < 8);
+        }
     }
 
     #[test]
@@ -433,6 +450,55 @@ proptest! {
         prop_assert_eq!(Head::open(&damaged).is_ok(), damaged == bytes);
         prop_assert!(Head::open(&foreign).is_err());
     }
+}
+
+#[test]
+fn a_frame_whose_check_bytes_do_not_match_is_of_no_chunk() {
+    let sealed = SealedChunk::found(noise(6, 1000));
+    let entry = IndexEntry::new(&sealed.id(), 272, 1000);
+    for at in 8..FRAME_LEN {
+        let mut bytes = Frame::of(&sealed).encode();
+        bytes[at] ^= 1;
+        let frame = Frame::decode(&bytes).unwrap();
+        assert_eq!(frame.len, 1000);
+        assert!(!frame.is_for(&sealed.id()) && !frame.agrees_with(&entry), "byte {at}");
+    }
+    let other = IndexEntry::new(&ChunkId([0; 32]), 272, 1000);
+    assert!(!Frame::of(&sealed).agrees_with(&other));
+    assert!(!Frame::of(&sealed).agrees_with(&IndexEntry { len: 999, ..entry }));
+}
+
+#[test]
+fn a_frame_or_index_entry_of_an_impossible_length_is_refused() {
+    let sealed = SealedChunk::found(vec![0; 8]);
+    let lengths = [(7, false), (8, true), (MAX_SEALED_LEN, true), (MAX_SEALED_LEN + 1, false)];
+    for (len, possible) in lengths {
+        let mut frame = Frame::of(&sealed).encode();
+        frame[4..8].copy_from_slice(&(len as u32).to_le_bytes());
+        let entry = IndexEntry::new(&sealed.id(), 272, len as u32).encode();
+        assert_eq!(Frame::decode(&frame).is_ok(), possible, "{len}");
+        assert_eq!(IndexEntry::decode(&entry).is_ok(), possible, "{len}");
+    }
+    let frame = Frame::of(&sealed).encode();
+    let short = Err(FormatError::Truncated { at: "record" });
+    assert_eq!(Frame::decode(&frame[..FRAME_LEN - 1]), short);
+}
+
+#[test]
+fn a_newer_footer_is_named_as_such_whatever_its_checksum_is() {
+    let reference = ChunkRef { id: ChunkId([3; 32]), hash: ContentHash([4; 32]), len: 2, epoch: 0 };
+    let footer = Footer {
+        header: Header { slot: None },
+        root: reference,
+        index_at: 1000,
+        index_count: 0,
+        index_hash: [5; 32],
+        signature: None,
+    };
+    let mut bytes = footer.encode();
+    bytes[8] = 9;
+    let newer = Err(FormatError::Newer { at: "archive", version: 9, known: 0 });
+    assert_eq!(Footer::decode(&bytes, footer.file_len().unwrap()), newer);
 }
 
 // ---- the tree -------------------------------------------------------------
@@ -526,25 +592,196 @@ fn a_node_with_a_key_out_of_order_or_shared_too_short_is_refused() {
 }
 
 #[test]
-fn a_walk_refuses_a_child_with_another_first_key_count_or_level() {
-    let key = |n| Key::new(FileId::from_ordinal(n), KeyKind::Link(FileId::ROOT, NameHash([0; 16])));
-    let leaf = encode_entries(0, &[Entry::leaf(&[], &key(5).to_bytes(), &[0])]);
-    let reference =
-        |n| ChunkRef { id: ChunkId([n; 32]), hash: ContentHash([0; 32]), len: 0, epoch: 0 };
-    let walk = |level, first: Vec<u8>, records| {
-        let child = Child { node: reference(0), records };
-        let top = encode_entries(level, &[Entry::inner(&[], &first, &child)]);
-        let fetch = |want: &ChunkRef| {
-            let bytes = if want.id.0[0] == 1 { &top } else { &leaf };
-            Node::decode(bytes.clone()).map(Arc::new)
-        };
-        Walk::seek(&reference(1), &[], fetch).and_then(|mut walk| walk.next_record())
+fn a_node_that_says_more_than_it_has_is_refused_before_anything_is_reserved() {
+    let at = "tree node";
+    let refused = |bytes: &[u8]| Node::decode(bytes.to_vec()).err();
+    let key = Key::new(FileId::ROOT, KeyKind::Inode).to_bytes();
+    let entry = [&[0, 1, 0, 17][..], &key].concat();
+    assert_eq!(refused(&[&entry[..], &[1, 2]].concat()), None);
+    assert_eq!(refused(&[&entry[..], &[2, 2]].concat()), Some(FormatError::Truncated { at }));
+    assert_eq!(refused(&[&entry[..], &[1, 2, 0]].concat()), Some(FormatError::Invalid { at }));
+    // A count of 2^62, an inner node of nothing, a level over the highest.
+    let count = [&[0][..], &[0x80; 8], &[0x40, 0, 0, 0]].concat();
+    for bytes in [&count[..], &[1, 0], &[13, 0]] {
+        assert_eq!(refused(bytes), Some(FormatError::Invalid { at }));
+    }
+    let (value, limit) = (MAX_NODE_LEN as u64 + 1, MAX_NODE_LEN as u64);
+    assert_eq!(refused(&vec![0; MAX_NODE_LEN + 1]), Some(FormatError::Limit { at, value, limit }));
+}
+
+/// A key and record for crafted trees; they sort as their numbers do.
+fn link(n: u64) -> (Key, Record) {
+    let kind = KeyKind::Link(FileId::ROOT, NameHash([0; 16]));
+    (Key::new(FileId::from_ordinal(n), kind), Record::Link(Stamp::NONE))
+}
+
+fn crafted_leaf(numbers: &[u64]) -> Vec<u8> {
+    let keys: Vec<_> = numbers.iter().map(|n| link(*n).0.to_bytes()).collect();
+    let last = |i: usize| i.checked_sub(1).map_or(&[][..], |i| &keys[i]);
+    let entry = |(i, key): (usize, &Vec<u8>)| Entry::leaf(last(i), key, &[0]);
+    encode_entries(0, &keys.iter().enumerate().map(entry).collect::<Vec<_>>())
+}
+
+/// An inner node of these first keys, places and counts of records.
+fn crafted_inner(level: u8, children: &[(u64, u8, u64)]) -> Vec<u8> {
+    let keys: Vec<_> = children.iter().map(|child| link(child.0).0.to_bytes()).collect();
+    let last = |i: usize| i.checked_sub(1).map_or(&[][..], |i| &keys[i]);
+    let entry = |(i, (_, place, records)): (usize, &(u64, u8, u64))| {
+        Entry::inner(last(i), &keys[i], &Child { node: crafted_ref(*place), records: *records })
     };
-    assert_eq!(walk(1, key(5).to_bytes(), 1), Ok(Some((key(5), Record::Link(Stamp::NONE)))));
+    encode_entries(level, &children.iter().enumerate().map(entry).collect::<Vec<_>>())
+}
+
+fn crafted_ref(place: u8) -> ChunkRef {
+    ChunkRef { id: ChunkId([place; 32]), hash: ContentHash([0; 32]), len: 0, epoch: 0 }
+}
+
+/// Nodes by their place; the root is at 0. Errors of the search and of the
+/// walk after it are told apart.
+fn walk_crafted(
+    nodes: &[Vec<u8>],
+    from: u64,
+) -> Result<Result<Vec<(Key, Record)>, FormatError>, FormatError> {
+    let fetch =
+        |want: &ChunkRef| Node::decode(nodes[usize::from(want.id.0[0])].clone()).map(Arc::new);
+    let mut walk = Walk::seek(&crafted_ref(0), &link(from).0.to_bytes(), fetch)?;
+    Ok(std::iter::from_fn(|| walk.next_record().transpose()).collect())
+}
+
+#[test]
+fn a_walk_refuses_a_child_with_another_first_key_count_or_level() {
+    let walk = |level, first, records| {
+        walk_crafted(&[crafted_inner(level, &[(first, 1, records)]), crafted_leaf(&[5])], 0)
+    };
+    assert_eq!(walk(1, 5, 1), Ok(Ok(vec![link(5)])));
     let refused = Err(FormatError::Invalid { at: "tree node" });
-    assert_eq!(walk(1, key(4).to_bytes(), 1), refused);
-    assert_eq!(walk(1, key(5).to_bytes(), 2), refused);
-    assert_eq!(walk(2, key(5).to_bytes(), 1), refused);
+    assert_eq!(walk(1, 4, 1), refused);
+    assert_eq!(walk(1, 5, 2), refused);
+    assert_eq!(walk(2, 5, 1), refused);
+}
+
+#[test]
+fn a_child_whose_keys_reach_its_parents_next_key_is_refused() {
+    let refused = FormatError::Invalid { at: "tree node" };
+    // Two leaves; the first ends at `last`, the second begins at 7.
+    let two = |last| {
+        [crafted_inner(1, &[(5, 1, 2), (7, 2, 1)]), crafted_leaf(&[5, last]), crafted_leaf(&[7])]
+    };
+    assert_eq!(walk_crafted(&two(6), 0), Ok(Ok(vec![link(5), link(6), link(7)])));
+    for last in [7, 9] {
+        assert_eq!(walk_crafted(&two(last), 5), Err(refused.clone()));
+        assert_eq!(walk_crafted(&two(last), 6), Err(refused.clone()));
+        // What is not on the way is not looked at.
+        assert_eq!(walk_crafted(&two(last), 7), Ok(Ok(vec![link(7)])));
+    }
+    // The bound comes down from above: the leaf is the last child of its
+    // parent, but that parent is not.
+    let deep = |last| {
+        [
+            crafted_inner(2, &[(3, 1, 3), (7, 2, 1)]),
+            crafted_inner(1, &[(3, 3, 1), (5, 4, 2)]),
+            crafted_inner(1, &[(7, 5, 1)]),
+            crafted_leaf(&[3]),
+            crafted_leaf(&[5, last]),
+            crafted_leaf(&[7]),
+        ]
+    };
+    let all = [3, 5, 6, 7].map(link).to_vec();
+    assert_eq!(walk_crafted(&deep(6), 0), Ok(Ok(all)));
+    for last in [7, 9] {
+        assert_eq!(walk_crafted(&deep(last), 5), Err(refused.clone()));
+        // The search ends in the first leaf, the walk comes to the second.
+        assert_eq!(walk_crafted(&deep(last), 3), Ok(Err(refused.clone())));
+    }
+}
+
+#[test]
+fn what_a_failed_fetch_held_up_a_second_try_gives() {
+    let map = directory(1000);
+    let mut nodes = Nodes::new(1);
+    let root = nodes.build(&map);
+    let levels = usize::from(nodes.fetch(&root).unwrap().level()) + 1;
+    // Every node fails to come the first time that it is asked for.
+    let asked = RefCell::new(HashSet::new());
+    let fetch = |want: &ChunkRef| match asked.borrow_mut().insert(want.id) {
+        true => Err(FormatError::WrongId { id: want.id }),
+        false => nodes.fetch(want),
+    };
+    let mut searches = 1;
+    let mut walk = loop {
+        match Walk::seek(&root, &[], fetch) {
+            Ok(walk) => break walk,
+            Err(_) => searches += 1,
+        }
+    };
+    let (mut records, mut failures) = (Vec::new(), 0);
+    loop {
+        match walk.next_record() {
+            Ok(Some(record)) => records.push(record),
+            Ok(None) => break,
+            Err(_) => failures += 1,
+        }
+    }
+    assert_eq!(records, owned(&map));
+    assert_eq!((searches, failures), (levels + 1, nodes.sealed.len() - levels));
+}
+
+#[test]
+#[should_panic(expected = "records come in key order")]
+fn a_key_below_the_last_of_the_node_before_is_not_taken() {
+    let keys = private_keys();
+    let closed = Cell::new(0);
+    let mut builder = Builder::new(&keys, |_: PlainChunk| {
+        closed.set(closed.get() + 1);
+        Ok::<_, FormatError>(crafted_ref(1))
+    });
+    let mut n = 0;
+    while closed.get() == 0 {
+        n += 2;
+        let (key, record) = link(n);
+        builder.push(&key, &record).unwrap();
+    }
+    // The node that is now open is empty and would take any key.
+    let (key, record) = link(n - 1);
+    drop(builder.push(&key, &record));
+}
+
+#[test]
+fn a_node_does_not_open_as_data_nor_data_as_a_node() {
+    let keys = private_keys();
+    let mut nodes: Vec<PlainChunk> = Vec::new();
+    let mut builder = Builder::new(&keys, |chunk: PlainChunk| {
+        nodes.push(chunk);
+        Ok::<_, FormatError>(crafted_ref(0))
+    });
+    let (key, record) = link(1);
+    builder.push(&key, &record).unwrap();
+    builder.finish().unwrap();
+    let node = nodes.remove(0);
+    // The same bytes as a file has them: another kind and another hash.
+    let data = PlainChunk::data(&keys, node.bytes().to_vec());
+    assert_ne!(data.hash(), node.hash());
+    let mut unpacker = Unpacker::new();
+    for sealer in sealers() {
+        let [node_sealed, data_sealed] =
+            [&node, &data].map(|chunk| sealer.seal(&packer(1).pack(chunk)));
+        assert_ne!(node_sealed.id(), data_sealed.id());
+        for hash in [node.hash(), data.hash()] {
+            let want = sealer.reference(&node_sealed, hash, node.bytes().len());
+            let wrong = FormatError::WrongContent { id: want.id };
+            let opened = sealer.open_node(&keys, &mut unpacker, &want, &node_sealed);
+            assert_eq!(opened.is_ok(), hash == node.hash());
+            let opened = sealer.open(&keys, &mut unpacker, &want, &node_sealed);
+            assert_eq!(opened, Err(wrong));
+
+            let want = sealer.reference(&data_sealed, hash, node.bytes().len());
+            let wrong = FormatError::WrongContent { id: want.id };
+            let opened = sealer.open(&keys, &mut unpacker, &want, &data_sealed);
+            assert_eq!(opened.is_ok(), hash == data.hash());
+            let opened = sealer.open_node(&keys, &mut unpacker, &want, &data_sealed);
+            assert_eq!(opened.err(), Some(wrong));
+        }
+    }
 }
 
 #[test]

@@ -6,6 +6,7 @@
 #![forbid(unsafe_code)]
 
 mod check;
+mod demo;
 mod tidy;
 mod workspace;
 
@@ -20,6 +21,8 @@ usage: cargo xtask <verb>
                    tests, doc tests; stops at the first failure.
                    --fast leaves out the release build and the whole-program
                    tests (crate warp-tests)
+  demo [DIR]       install what a mount needs, build, pack a real tree, and
+                   leave it mounted below DIR (default: /tmp/warp-demo)
   tidy             the style of the tree as a test, one finding a line";
 
 fn main() -> ExitCode {
@@ -38,6 +41,8 @@ fn run(words: &[&str]) -> Result<()> {
     match words {
         ["check"] => check::run(&Workspace::load()?, false),
         ["check", "--fast"] => check::run(&Workspace::load()?, true),
+        ["demo"] => demo::run(&Workspace::load()?, None),
+        ["demo", dir] => demo::run(&Workspace::load()?, Some(dir)),
         ["tidy"] => tidy::run(&Workspace::load()?),
         ["help" | "--help" | "-h"] => {
             println!("{USAGE}");

@@ -48,8 +48,7 @@ impl Nodes {
 
     pub(crate) fn fetch(&self, want: &ChunkRef) -> Result<Arc<Node>, FormatError> {
         let sealed = &self.sealed[&want.id];
-        let plain = self.sealer.open(&self.keys, &mut Unpacker::new(), want, sealed)?;
-        Ok(Arc::new(Node::open(&self.keys, want, plain)?))
+        Ok(Arc::new(self.sealer.open_node(&self.keys, &mut Unpacker::new(), want, sealed)?))
     }
 
     pub(crate) fn read_from(&self, root: &ChunkRef, from: &[u8]) -> Vec<(Key, Record)> {

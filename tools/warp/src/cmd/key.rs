@@ -62,8 +62,11 @@ fn init(args: &KeyInit, ui: &Ui) -> Result<Exit> {
     check_none(&home)?;
     let terminal = std::io::stdin().is_terminal() && std::io::stderr().is_terminal();
     if args.phrase_file.is_none() && !terminal {
-        return Err(Failure::new(Exit::Usage, "the recovery phrase has nowhere to go: no terminal")
-            .hint("`--phrase-file FILE` writes it to a file that only you can read"));
+        return Err(Failure::new(
+            Exit::Usage,
+            "the recovery phrase has nowhere to go: no terminal",
+        )
+        .hint("`--phrase-file FILE` writes it to a file that only you can read"));
     }
     let passphrase = passphrase::given(&args.passphrase)?;
     let keyring = Keyring::new(random_secret()?, random_secret()?).map_err(FlowError::from)?;
@@ -123,9 +126,9 @@ fn recover(args: &KeyRecover, ui: &Ui) -> Result<Exit> {
         check_none(&home)?;
     }
     let words = match &args.phrase_file {
-        Some(path) => Zeroizing::new(
-            std::fs::read_to_string(path).map_err(|e| FlowError::io(path, e))?,
-        ),
+        Some(path) => {
+            Zeroizing::new(std::fs::read_to_string(path).map_err(|e| FlowError::io(path, e))?)
+        }
         None if args.stdin || std::io::stdin().is_terminal() => read_words(args.stdin)?,
         None => {
             return Err(Failure::new(Exit::Usage, "the recovery phrase is needed")
