@@ -155,12 +155,15 @@ pub fn build(dir: &Path) {
 }
 
 fn names(dir: &Path) {
-    let mut list: Vec<Vec<u8>> = (1..=255u8).filter(|b| !b"./".contains(b)).map(|b| vec![b]).collect();
+    let mut list: Vec<Vec<u8>> =
+        (1..=255u8).filter(|b| !b"./".contains(b)).map(|b| vec![b]).collect();
     list.push(vec![b'n'; 255]);
     list.push("ü".repeat(127).into_bytes());
     list.push(b"not \xff\xfe UTF-8 \x80".to_vec());
     list.push(b"line one\nline two\n".to_vec());
-    for name in ["...", " blank ", "--help", "-", "*?[a]", "\u{1f600}", "C:\\x", "\x1b[31mred", "%s$(x)"] {
+    for name in
+        ["...", " blank ", "--help", "-", "*?[a]", "\u{1f600}", "C:\\x", "\x1b[31mred", "%s$(x)"]
+    {
         list.push(name.as_bytes().to_vec());
     }
     // Composed and decomposed: equal to the eye, not to the disk.
@@ -170,7 +173,7 @@ fn names(dir: &Path) {
         content.extend_from_slice(&name);
         write(&dir.join(OsString::from_vec(name)), &content);
     }
-    mkdir(&dir.join(OsStr::from_bytes(b"dir \xc3\x28\n"))).join("x");
+    write(&mkdir(&dir.join(OsStr::from_bytes(b"dir \xc3\x28\n"))).join("x"), b"below an odd name");
 }
 
 fn nested(dir: &Path) {
@@ -413,7 +416,8 @@ pub fn real_copy(to: &Path) {
 fn children(dir: &Path) -> Vec<PathBuf> {
     let entries = fs::read_dir(dir).map_or_else(|_| Vec::new(), |list| list.flatten().collect());
     let is_dir = |entry: &fs::DirEntry| entry.file_type().is_ok_and(|kind| kind.is_dir());
-    let mut found: Vec<PathBuf> = entries.iter().filter(|e| is_dir(e)).map(fs::DirEntry::path).collect();
+    let mut found: Vec<PathBuf> =
+        entries.iter().filter(|e| is_dir(e)).map(fs::DirEntry::path).collect();
     found.sort();
     found
 }
@@ -429,9 +433,10 @@ fn count(dir: &Path) -> usize {
     entries.iter().map(counted).sum()
 }
 
-/// Bytes of data below a directory: holes are none, and a file of several
-/// names counts once for each, which makes the limits set by it stricter
-/// only where there are none.
+/// Bytes of data below a directory; a hole has none.
+///
+/// # Panics
+/// If it cannot be read.
 pub fn data_len(dir: &Path) -> u64 {
     let mut sum = 0;
     for entry in fs::read_dir(dir).expect("a directory").flatten() {
