@@ -11,12 +11,12 @@ use fuser::{
     LockOwner, OpenFlags, ReplyAttr, ReplyData, ReplyDirectory, ReplyDirectoryPlus, ReplyEmpty,
     ReplyEntry, ReplyLseek, ReplyOpen, ReplyStatfs, ReplyXattr, Request,
 };
-use std::collections::HashMap;
+use std::collections::{HashMap, VecDeque};
 use std::ffi::OsStr;
 use std::io;
 use std::os::unix::ffi::OsStrExt;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Mutex, PoisonError};
+use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 use warp_flow::volume::{Attr, DirEntry, Volume};
 use warp_flow::{FlowError, Result};
@@ -29,7 +29,10 @@ const FOREVER: Duration = Duration::from_secs(365 * 24 * 3600);
 /// and asynchronous reads. Its default of 12 starves four parallel readers.
 const MAX_BACKGROUND: u16 = 64;
 /// Entries fetched from the volume at once while a directory is listed.
-const LISTING_STEP: usize = 256;
+const LISTING_STEP: usize = 1024;
+
+/// Takes an entry and the offset behind it; true when there is no room for it.
+type Add<'a> = dyn FnMut(u64, &DirEntry) -> bool + 'a;
 
 /// A read-only filesystem over a volume.
 pub(crate) struct ReadOnly<V> {
@@ -40,12 +43,14 @@ pub(crate) struct ReadOnly<V> {
 }
 
 /// An open directory: where its listing is.
-#[derive(Clone, Copy, Default)]
+#[derive(Default)]
 struct Listing {
     /// Entries given out.
     given: u64,
-    /// The last of them.
+    /// Where the volume goes on.
     place: Option<NameHash>,
+    /// Fetched and not yet given out: a reply holds fewer than a fetch.
+    pending: VecDeque<DirEntry>,
 }
 
 impl<V: Volume> ReadOnly<V> {
@@ -53,42 +58,47 @@ impl<V: Volume> ReadOnly<V> {
         Self { volume, owners, listings: Mutex::default(), next_handle: AtomicU64::new(1) }
     }
 
-    fn listing(&self, handle: FileHandle) -> Listing {
-        let listings = self.listings.lock().unwrap_or_else(PoisonError::into_inner);
-        listings.get(&handle.0).copied().unwrap_or_default()
-    }
-
-    fn keep_listing(&self, handle: FileHandle, listing: Listing) {
-        let mut listings = self.listings.lock().unwrap_or_else(PoisonError::into_inner);
-        listings.insert(handle.0, listing);
+    fn listings(&self) -> MutexGuard<'_, HashMap<u64, Listing>> {
+        self.listings.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Gives entries from `offset` on to `add` until it is full. Offset 0 is
-    /// `.`, 1 is `..`, and so on in the order of the tree.
+    /// `.`, 1 is `..`, and so on in the order of the tree. With `plus`, each
+    /// entry has its attributes.
     fn list(
         &self,
         ino: u64,
         handle: FileHandle,
         offset: u64,
-        add: &mut dyn FnMut(u64, &[u8], &Attr) -> bool,
+        plus: bool,
+        add: &mut Add<'_>,
     ) -> Result<()> {
-        let Some(this) = self.volume.attr(ino)? else {
-            return Err(FlowError::NotFound { path: ".".into() });
-        };
-        // The kernel replaces what `..` leads to by what it knows.
-        for (at, name) in [(0, b".".as_slice()), (1, b"..")] {
-            if offset <= at && add(at + 1, name, &this) {
-                return Ok(());
+        if offset < 2 {
+            let Some(this) = self.volume.attr(ino)? else {
+                return Err(FlowError::NotFound { path: ".".into() });
+            };
+            // The kernel replaces what `..` leads to by what it knows.
+            for (at, name) in [(0, b".".as_slice()), (1, b"..")] {
+                let entry = DirEntry {
+                    place: NameHash([0; 16]),
+                    name: name.to_vec(),
+                    ino: this.ino,
+                    file_type: FileType::Directory,
+                    attr: Some(this.clone()),
+                };
+                if offset <= at && add(at + 1, &entry) {
+                    return Ok(());
+                }
             }
         }
         let want = offset.saturating_sub(2);
-        let mut listing = self.listing(handle);
+        let mut listing = self.listings().remove(&handle.0).unwrap_or_default();
         if listing.given != want {
             // A seek: count from the start.
             listing = Listing::default();
         }
-        let result = self.list_from(ino, want, &mut listing, add);
-        self.keep_listing(handle, listing);
+        let result = self.list_from(ino, want, &mut listing, plus, add);
+        self.listings().insert(handle.0, listing);
         result
     }
 
@@ -97,20 +107,26 @@ impl<V: Volume> ReadOnly<V> {
         ino: u64,
         want: u64,
         listing: &mut Listing,
-        add: &mut dyn FnMut(u64, &[u8], &Attr) -> bool,
+        plus: bool,
+        add: &mut Add<'_>,
     ) -> Result<()> {
+        // Entries fetched for a plain listing lack what this one needs.
+        if plus && listing.pending.iter().any(|entry| entry.attr.is_none()) {
+            listing.pending.clear();
+        }
         loop {
-            let entries = self.volume.entries(ino, listing.place, LISTING_STEP)?;
-            if entries.is_empty() {
+            if listing.pending.is_empty() {
+                let entries = self.volume.entries(ino, listing.place, LISTING_STEP, plus)?;
+                listing.pending.extend(entries);
+            }
+            // The offset of an entry is where the listing goes on behind it.
+            let Some(entry) = listing.pending.front() else { return Ok(()) };
+            if listing.given >= want && add(listing.given + 3, entry) {
                 return Ok(());
             }
-            for DirEntry { place, name, attr } in entries {
-                // The offset of an entry is where the listing goes on.
-                if listing.given >= want && add(listing.given + 3, &name, &attr) {
-                    return Ok(());
-                }
-                *listing = Listing { given: listing.given + 1, place: Some(place) };
-            }
+            listing.given += 1;
+            listing.place = Some(entry.place);
+            listing.pending.pop_front();
         }
     }
 }
@@ -203,9 +219,9 @@ impl<V: Volume> Filesystem for ReadOnly<V> {
         offset: u64,
         mut reply: ReplyDirectory,
     ) {
-        let result = self.list(ino.0, fh, offset, &mut |next, name, found| {
-            let file_type: FileType = found.inode.file_type();
-            reply.add(INodeNo(found.ino), next, kind(file_type), OsStr::from_bytes(name))
+        let result = self.list(ino.0, fh, offset, false, &mut |next, entry| {
+            let name = OsStr::from_bytes(&entry.name);
+            reply.add(INodeNo(entry.ino), next, kind(entry.file_type), name)
         });
         match result {
             Ok(()) => reply.ok(),
@@ -221,9 +237,10 @@ impl<V: Volume> Filesystem for ReadOnly<V> {
         offset: u64,
         mut reply: ReplyDirectoryPlus,
     ) {
-        let result = self.list(ino.0, fh, offset, &mut |next, name, found| {
+        let result = self.list(ino.0, fh, offset, true, &mut |next, entry| {
+            let Some(found) = &entry.attr else { return false };
             let attr = attr(found, self.owners);
-            let name = OsStr::from_bytes(name);
+            let name = OsStr::from_bytes(&entry.name);
             reply.add(INodeNo(found.ino), next, name, &FOREVER, &attr, Generation(0))
         });
         match result {
@@ -240,7 +257,7 @@ impl<V: Volume> Filesystem for ReadOnly<V> {
         _flags: OpenFlags,
         reply: ReplyEmpty,
     ) {
-        self.listings.lock().unwrap_or_else(PoisonError::into_inner).remove(&fh.0);
+        self.listings().remove(&fh.0);
         reply.ok();
     }
 
@@ -338,26 +355,35 @@ mod tests {
             versions: Vec::new(),
             body: Body::Fifo,
         };
-        let attr = Attr { ino: u64::from(n) + 2, inode, links: 1 };
-        DirEntry { place: NameHash([n; 16]), name: vec![b'n', n], attr }
+        let ino = u64::from(n) + 2;
+        let attr = Some(Attr { ino, inode, links: 1 });
+        let (place, name, file_type) = (NameHash([n; 16]), vec![b'n', n], FileType::Fifo);
+        DirEntry { place, name, ino, file_type, attr }
     }
 
     impl Volume for Flat {
         fn lookup(&self, _: u64, name: &[u8]) -> Result<Option<Attr>> {
-            Ok((1..=self.count).map(entry).find(|e| e.name == name).map(|e| e.attr))
+            Ok((1..=self.count).map(entry).find(|e| e.name == name).and_then(|e| e.attr))
         }
 
         fn attr(&self, _: u64) -> Result<Option<Attr>> {
-            Ok(Some(entry(0).attr))
+            Ok(entry(0).attr)
         }
 
         fn read(&self, _: u64, _: u64, _: usize) -> Result<Vec<u8>> {
             Ok(Vec::new())
         }
 
-        fn entries(&self, _: u64, place: Option<NameHash>, limit: usize) -> Result<Vec<DirEntry>> {
+        fn entries(
+            &self,
+            _: u64,
+            place: Option<NameHash>,
+            limit: usize,
+            plus: bool,
+        ) -> Result<Vec<DirEntry>> {
             let after = place.map_or(0, |place| place.0[0]);
-            Ok((after + 1..=self.count).map(entry).take(limit).collect())
+            let entries = (after + 1..=self.count).map(entry).take(limit);
+            Ok(entries.map(|e| DirEntry { attr: e.attr.filter(|_| plus), ..e }).collect())
         }
 
         fn xattr(&self, _: u64, _: &[u8]) -> Result<Option<Vec<u8>>> {
@@ -381,13 +407,16 @@ mod tests {
     /// said; the kernel does the same.
     fn list_all(fs: &ReadOnly<Flat>, room: usize) -> Vec<Vec<u8>> {
         let (mut names, mut offset) = (Vec::new(), 0);
+        let mut plus = false;
         loop {
+            plus = !plus;
             let mut added = Vec::new();
-            let result = fs.list(1, FileHandle(7), offset, &mut |next, name, _| {
+            let result = fs.list(1, FileHandle(7), offset, plus, &mut |next, entry| {
                 if added.len() == room {
                     return true;
                 }
-                added.push((next, name.to_vec()));
+                assert!(entry.attr.is_some() || !plus);
+                added.push((next, entry.name.clone()));
                 false
             });
             result.unwrap();
@@ -416,8 +445,8 @@ mod tests {
         let fs = ReadOnly::new(Flat { count: 50 }, Owners::Stored);
         for offset in [40, 3, 20, 2, 52] {
             let mut first = None;
-            fs.list(1, FileHandle(1), offset, &mut |_, name, _| {
-                first.get_or_insert(name.to_vec());
+            fs.list(1, FileHandle(1), offset, true, &mut |_, entry| {
+                first.get_or_insert(entry.name.clone());
                 true
             })
             .unwrap();

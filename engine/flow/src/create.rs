@@ -150,7 +150,7 @@ pub fn create(
         // channel: the writer's error is the cause.
         let (archive_bytes, chunks) = written?;
         read?;
-        let Summary { inodes, names, bytes } = summary;
+        let Summary { inodes, names, bytes, .. } = summary;
         Ok(Created { names, inodes, bytes, archive_bytes, chunks, problems })
     })
 }
@@ -263,7 +263,7 @@ impl<'a> Reader<'a> {
             held: Vec::new(),
             window: Vec::new(),
             parent: None,
-            summary: Summary { inodes: 0, names: 0, bytes: 0 },
+            summary: Summary { inodes: 0, names: 0, bytes: 0, unread: 0 },
             problems: all.problems.clone(),
         }
     }
@@ -325,6 +325,7 @@ impl<'a> Reader<'a> {
             // The directory's record names it already; a tombstone in the
             // inode's place makes every reader pass over the name.
             self.put(Key::new(file, KeyKind::Inode), Record::Tombstone(Stamp::NONE));
+            self.summary.unread += 1;
         }
         if let Some(dir) = dir {
             self.put_dentries(file, dir, ahead);

@@ -304,7 +304,8 @@ impl<'a, S: ChunkSource> Extraction<'a, S> {
             let dir =
                 Arc::new(self.target.open_dir(&path).map_err(|e| self.target.error(&path, e))?);
             at = dentry.file;
-            let is_dir = self.entry(&dir, &path, dentry, jobs)?;
+            let attributes = self.reader.attributes(at);
+            let is_dir = self.entry(&dir, &path, dentry, attributes, jobs)?;
             path = join(&path, name.as_bytes());
             if !is_dir {
                 return Ok(());
@@ -341,9 +342,11 @@ impl<'a, S: ChunkSource> Extraction<'a, S> {
             };
             // In the order of the archive: its chunks come front to back.
             entries.sort_by_key(|dentry| dentry.file);
+            let mut inodes = self.reader.inodes();
             for dentry in entries {
                 let below = (dentry.file, join(&path, dentry.name.as_bytes()));
-                if self.entry(&dir, &path, dentry, jobs)? {
+                let found = inodes.attributes(dentry.file);
+                if self.entry(&dir, &path, dentry, found, jobs)? {
                     queue.push_back(below);
                 }
             }
@@ -378,7 +381,7 @@ impl<'a, S: ChunkSource> Extraction<'a, S> {
             lock(&self.shared.problems).push(found);
             let dentry = Dentry { stamp: Stamp::NONE, name, file: *file, file_type };
             let made = match self.reader.attributes(*file) {
-                Ok(_) => self.entry(&dir, top, dentry, jobs)?,
+                Ok(found) => self.entry(&dir, top, dentry, Ok(found), jobs)?,
                 Err(_) => self.directory(&dir, path.clone(), &dentry),
             };
             if made {
@@ -394,10 +397,11 @@ impl<'a, S: ChunkSource> Extraction<'a, S> {
         dir: &Arc<OwnedFd>,
         parent: &[u8],
         dentry: Dentry,
+        found: Result<Option<Attributes>>,
         jobs: &SyncSender<Job>,
     ) -> Result<bool> {
         let path = join(parent, dentry.name.as_bytes());
-        let found = match self.reader.attributes(dentry.file) {
+        let found = match found {
             Ok(_) if self.torn.contains(&dentry.file) => {
                 self.reached.insert(dentry.file);
                 Err(FlowError::Lost { what: "list of attributes" })

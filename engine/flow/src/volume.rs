@@ -30,8 +30,12 @@ pub struct DirEntry {
     pub place: NameHash,
     /// The name.
     pub name: Vec<u8>,
-    /// What it leads to.
-    pub attr: Attr,
+    /// Inode number that it leads to.
+    pub ino: u64,
+    /// Type of that inode.
+    pub file_type: FileType,
+    /// Its attributes, if they were asked for.
+    pub attr: Option<Attr>,
 }
 
 /// Size of a volume for `statfs`.
@@ -51,8 +55,15 @@ pub trait Volume: Send + Sync + 'static {
     fn attr(&self, ino: u64) -> Result<Option<Attr>>;
     /// Bytes of a regular file; fewer than `len` only at its end.
     fn read(&self, ino: u64, offset: u64, len: usize) -> Result<Vec<u8>>;
-    /// Up to `limit` entries of a directory that come after `place`.
-    fn entries(&self, ino: u64, place: Option<NameHash>, limit: usize) -> Result<Vec<DirEntry>>;
+    /// Up to `limit` entries of a directory that come after `place`; with
+    /// `plus`, their attributes too.
+    fn entries(
+        &self,
+        ino: u64,
+        place: Option<NameHash>,
+        limit: usize,
+        plus: bool,
+    ) -> Result<Vec<DirEntry>>;
     /// Value of an extended attribute.
     fn xattr(&self, ino: u64, name: &[u8]) -> Result<Option<Vec<u8>>>;
     /// Names of the extended attributes.
@@ -67,12 +78,15 @@ pub trait Volume: Send + Sync + 'static {
 /// An archive as a volume.
 pub struct ArchiveVolume {
     reader: TreeReader<ArchiveFile>,
+    /// No name leads to a file that was never read.
+    complete: bool,
 }
 
 impl ArchiveVolume {
     /// Shows this archive.
     pub fn new(reader: TreeReader<ArchiveFile>) -> Self {
-        Self { reader }
+        let complete = reader.summary().is_ok_and(|summary| summary.unread == 0);
+        Self { reader, complete }
     }
 
     /// The archive behind it.
@@ -96,6 +110,35 @@ impl ArchiveVolume {
         let id = file_id(ino);
         let attr = self.get(id)?;
         Ok(attr.filter(|a| a.inode.file_type() == FileType::Regular).map(|a| (id, a.inode)))
+    }
+
+    /// Entries with their attributes, where wanted. A name whose file could
+    /// not be read when the archive was made is left out.
+    fn described(&self, entries: Vec<(NameHash, Dentry)>, plus: bool) -> Result<Vec<DirEntry>> {
+        // In the order of ids one walk serves them all.
+        let mut order: Vec<usize> = (0..entries.len()).collect();
+        order.sort_unstable_by_key(|i| entries[*i].1.file);
+        let mut attributes: Vec<Option<Attr>> = vec![None; entries.len()];
+        if plus || !self.complete {
+            let mut inodes = self.reader.inodes();
+            for i in order {
+                let dentry = &entries[i].1;
+                if let Some(found) = inodes.attributes(dentry.file)? {
+                    check_type(dentry, &found)?;
+                    let Attributes { inode, links } = found;
+                    attributes[i] = Some(Attr { ino: number(dentry.file)?, inode, links });
+                }
+            }
+        }
+        let mut found = Vec::with_capacity(entries.len());
+        for ((place, dentry), attr) in entries.into_iter().zip(attributes) {
+            if attr.is_some() || (!plus && self.complete) {
+                let (ino, file_type) = (number(dentry.file)?, dentry.file_type);
+                let name = dentry.name.as_bytes().to_vec();
+                found.push(DirEntry { place, name, ino, file_type, attr });
+            }
+        }
+        Ok(found)
     }
 
     fn checked(&self, dentry: &Dentry) -> Result<Option<Attr>> {
@@ -160,15 +203,24 @@ impl Volume for ArchiveVolume {
         Ok(bytes)
     }
 
-    fn entries(&self, ino: u64, place: Option<NameHash>, limit: usize) -> Result<Vec<DirEntry>> {
-        let mut found = Vec::new();
-        for (place, dentry) in self.reader.entries_after(file_id(ino), place, limit)? {
-            let name = dentry.name.as_bytes().to_vec();
-            // A name without its inode is passed over only if it never had one.
-            let Some(attr) = self.checked(&dentry)? else { continue };
-            found.push(DirEntry { place, name, attr });
+    fn entries(
+        &self,
+        ino: u64,
+        place: Option<NameHash>,
+        limit: usize,
+        plus: bool,
+    ) -> Result<Vec<DirEntry>> {
+        let mut place = place;
+        loop {
+            let entries = self.reader.entries_after(file_id(ino), place, limit)?;
+            let Some((last, _)) = entries.last() else { return Ok(Vec::new()) };
+            place = Some(*last);
+            let found = self.described(entries, plus)?;
+            // A step of names that all lead to nothing is not the end.
+            if !found.is_empty() {
+                return Ok(found);
+            }
         }
-        Ok(found)
     }
 
     fn xattr(&self, ino: u64, name: &[u8]) -> Result<Option<Vec<u8>>> {

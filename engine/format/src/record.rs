@@ -325,6 +325,8 @@ pub struct Summary {
     pub names: u64,
     /// Sum of the sizes of all regular files, each inode once, in bytes.
     pub bytes: u64,
+    /// Inodes that could not be read; a tombstone stands in their place.
+    pub unread: u64,
 }
 
 /// A value of the tree.
@@ -587,7 +589,7 @@ impl Record {
         match self {
             Self::Summary(s) => {
                 put_stamp(out, Stamp::NONE, 0);
-                [s.inodes, s.names, s.bytes].into_iter().for_each(|n| out.put_varint(n));
+                [s.inodes, s.names, s.bytes, s.unread].into_iter().for_each(|n| out.put_varint(n));
             }
             Self::Inode(inode) => inode.encode(out),
             Self::Xattr(xattr) => {
@@ -620,7 +622,7 @@ impl Record {
                 KeyKind::Meta => {
                     let at = "summary";
                     let (inodes, names, bytes) = (r.varint(at)?, r.varint(at)?, r.varint(at)?);
-                    Self::Summary(Summary { inodes, names, bytes })
+                    Self::Summary(Summary { inodes, names, bytes, unread: r.varint(at)? })
                 }
                 KeyKind::Inode => Self::Inode(Inode::decode(stamp, &mut r)?),
                 KeyKind::Xattr(_) => Self::Xattr(Xattr::decode(stamp, &mut r)?),

@@ -20,6 +20,7 @@ use crate::keys::NamingKeys;
 use crate::limits::{MAX_LEVEL, MAX_NODE_LEN};
 use crate::record::{Key, Record};
 use crate::seal::ChunkRef;
+use std::ops::Range;
 use std::sync::Arc;
 
 /// Plain bytes below which no node ends by content.
@@ -77,13 +78,12 @@ impl Node {
         let mut key_ends: Vec<u32> = Vec::with_capacity(count);
         let mut values = Vec::new();
         let mut children = Vec::new();
-        let mut last_key: Vec<u8> = Vec::new();
-        for i in 0..count {
-            let key = read_key(&mut r, &last_key, i == 0)?;
-            keys.extend_from_slice(&key);
-            let end = u32::try_from(keys.len()).map_err(|_| FormatError::Invalid { at })?;
-            key_ends.push(end);
-            last_key = key;
+        let mut last = 0..0;
+        for _ in 0..count {
+            let start = keys.len();
+            read_key(&mut r, &mut keys, last)?;
+            last = start..keys.len();
+            key_ends.push(u32::try_from(keys.len()).map_err(|_| FormatError::Invalid { at })?);
             if level == 0 {
                 let len = r.varint(at)?;
                 if len > r.remaining() as u64 {
@@ -212,49 +212,64 @@ impl Node {
     }
 }
 
-fn read_key(r: &mut Reader<'_>, last: &[u8], first: bool) -> Result<Vec<u8>> {
+/// Appends the next key to `keys`, where the one before it is at `last`.
+fn read_key(r: &mut Reader<'_>, keys: &mut Vec<u8>, last: Range<usize>) -> Result<()> {
     let at = "tree node key";
+    let wrong = FormatError::Invalid { at };
     let shared = r.varint(at)?;
-    let prefix = usize::try_from(shared)
-        .ok()
-        .and_then(|n| last.get(..n))
-        .ok_or(FormatError::Invalid { at })?;
+    if shared > last.len() as u64 {
+        return Err(wrong);
+    }
+    let prefix = last.start..last.start + shared as usize;
     let suffix = r.bytes(64, at)?;
-    // Shortest form: the next byte must differ, or the prefix was too short.
-    let next = last.get(prefix.len());
-    if !first && (next.is_some() && next == suffix.first()) {
-        return Err(FormatError::Invalid { at });
+    let start = keys.len();
+    // Shortest form and ascending order in one: where the keys part, the
+    // byte of this one is the greater.
+    let parts = keys.get(prefix.end..last.end).unwrap_or_default();
+    let above = match (parts.first(), suffix.first()) {
+        (Some(before), Some(now)) => now > before,
+        (None, Some(_)) => true,
+        (_, None) => false,
+    };
+    if !above {
+        return Err(wrong);
     }
-    let mut key = prefix.to_vec();
-    key.extend_from_slice(suffix);
-    Key::decode(&key)?;
-    if !first && key.as_slice() <= last {
-        return Err(FormatError::Invalid { at });
-    }
-    Ok(key)
+    keys.extend_from_within(prefix);
+    keys.extend_from_slice(suffix);
+    Key::decode(keys.get(start..).unwrap_or_default())?;
+    Ok(())
 }
 
-struct NodeHasher(blake3::Hasher);
+/// Collects what a node's hash covers and hashes it in one go: BLAKE3 is
+/// several times faster over one long input than over many short ones.
+struct NodeHasher {
+    hasher: blake3::Hasher,
+    input: Vec<u8>,
+}
 
 impl NodeHasher {
     fn new(keys: &NamingKeys, level: u8) -> Self {
-        let mut hasher = keys.node_hasher();
-        hasher.update(&[level]);
-        Self(hasher)
+        Self { hasher: keys.node_hasher(), input: vec![level] }
+    }
+
+    fn long(&mut self, bytes: &[u8]) {
+        self.input.extend_from_slice(&(bytes.len() as u32).to_le_bytes());
+        self.input.extend_from_slice(bytes);
     }
 
     fn leaf(&mut self, key: &[u8], value: &[u8]) {
-        self.0.update(&(key.len() as u32).to_le_bytes()).update(key);
-        self.0.update(&(value.len() as u32).to_le_bytes()).update(value);
+        self.long(key);
+        self.long(value);
     }
 
     fn inner(&mut self, key: &[u8], child: &Child) {
-        self.0.update(&(key.len() as u32).to_le_bytes()).update(key);
-        self.0.update(&child.node.hash.0).update(&child.records.to_le_bytes());
+        self.long(key);
+        self.input.extend_from_slice(&child.node.hash.0);
+        self.input.extend_from_slice(&child.records.to_le_bytes());
     }
 
-    fn finish(self) -> ContentHash {
-        ContentHash(*self.0.finalize().as_bytes())
+    fn finish(mut self) -> ContentHash {
+        ContentHash(*self.hasher.update(&self.input).finalize().as_bytes())
     }
 }
 
@@ -483,29 +498,67 @@ impl<E: From<FormatError>, F: FnMut(&ChunkRef) -> Result<Arc<Node>, E>> Walk<F> 
         Ok(Self { fetch, stack, last_key: Vec::new() })
     }
 
-    /// The next record, `None` at the end.
-    pub fn next_record(&mut self) -> Result<Option<(Key, Record)>, E> {
-        loop {
-            let Some(step) = self.stack.last_mut() else { return Ok(None) };
-            if step.index >= step.node.len() {
+    /// Goes on to the first key that is not below `key`; never back. Within a
+    /// leaf this costs a binary search and fetches nothing.
+    pub fn seek_forward(&mut self, key: &[u8]) -> Result<(), E> {
+        while let Some(step) = self.stack.last_mut() {
+            if step.below.as_deref().is_some_and(|below| below <= key) {
                 self.stack.pop();
-                continue;
-            }
-            if step.node.level() > 0 {
+            } else if step.node.level() == 0 {
+                step.index = step.index.max(step.node.lower_bound(key));
+                break;
+            } else {
+                step.index = step.index.max(step.node.index_for(key));
+                if step.index >= step.node.len() {
+                    self.stack.pop();
+                    continue;
+                }
                 let next = step.descend(&mut self.fetch)?;
                 self.stack.push(next);
-                continue;
             }
-            let key = step.node.key_bytes(step.index).unwrap_or_default();
-            if key <= self.last_key.as_slice() {
-                return Err(FormatError::Invalid { at: "tree order" }.into());
-            }
-            let record = step.node.record(step.index).transpose()?;
-            self.last_key.clear();
-            self.last_key.extend_from_slice(key);
-            step.index += 1;
-            return Ok(record);
         }
+        Ok(())
+    }
+
+    /// Comes to the next record's leaf; false at the end.
+    fn settle(&mut self) -> Result<bool, E> {
+        while let Some(step) = self.stack.last_mut() {
+            if step.index >= step.node.len() {
+                self.stack.pop();
+            } else if step.node.level() > 0 {
+                let next = step.descend(&mut self.fetch)?;
+                self.stack.push(next);
+            } else {
+                return Ok(true);
+            }
+        }
+        Ok(false)
+    }
+
+    /// The key of the next record, without taking it.
+    pub fn peek_key(&mut self) -> Result<Option<Key>, E> {
+        if !self.settle()? {
+            return Ok(None);
+        }
+        let key = self.stack.last().and_then(|step| step.node.key_bytes(step.index));
+        Ok(key.map(Key::decode).transpose()?)
+    }
+
+    /// The next record, `None` at the end.
+    pub fn next_record(&mut self) -> Result<Option<(Key, Record)>, E> {
+        if !self.settle()? {
+            return Ok(None);
+        }
+        let Some(step) = self.stack.last_mut() else { return Ok(None) };
+        let key = step.node.key_bytes(step.index).unwrap_or_default();
+        if key <= self.last_key.as_slice() {
+            return Err(FormatError::Invalid { at: "tree order" }.into());
+        }
+        let record = step.node.record(step.index).transpose()?;
+        self.last_key.clear();
+        self.last_key.extend_from_slice(key);
+        step.index += 1;
+        Ok(record)
     }
 }
 

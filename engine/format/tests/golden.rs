@@ -302,8 +302,8 @@ fn records() -> Vec<(Key, Record, &'static str)> {
         ),
         (
             Key::new(FileId::META, KeyKind::Meta),
-            Record::Summary(Summary { inodes: 5, names: 300, bytes: 70_000 }),
-            "0005ac02f0a204",
+            Record::Summary(Summary { inodes: 5, names: 300, bytes: 70_000, unread: 2 }),
+            "0005ac02f0a20402",
         ),
     ]
 }
@@ -476,15 +476,15 @@ fn node_hashes() {
     assert_eq!(public[0].bytes(), private[0].bytes());
     assert_eq!(
         hex(blake3::hash(public[0].bytes()).as_bytes()),
-        "ed03cb32ce68120b849a7f49da65732eebbc01a258e2b0deea99684a140715ac"
+        "e4a9d66d969ecfa18cce6bc9d45821bb03105d9e86df5cea6b2cebbff0560804"
     );
     assert_eq!(
         hex(public[0].hash().0),
-        "65db1e4728e4b4e0f178cee051ee692a8c10c091534368c827205c24dd8fbe44"
+        "113bc2ea0a1070f70ba9d7f07039dd135382555d636c4827c397d41125acdc55"
     );
     assert_eq!(
         hex(private[0].hash().0),
-        "fc765737982bd69b875005cdd770f450e08ca7aca5665f678d0220652d9da9f9"
+        "dd1248e1c1fd75b304ccc223473c4a1050727c93586a8ac836b79527197c412d"
     );
     let empty = nodes(&NamingKeys::public(), &[]);
     assert_eq!(hex(empty[0].bytes()), "0000");

@@ -151,8 +151,10 @@ pub(crate) fn arb_name() -> impl Strategy<Value = Name> {
 /// A record that may stand under a key of this kind.
 pub(crate) fn arb_record(kind: KeyKind) -> BoxedStrategy<Record> {
     let live = match kind {
-        KeyKind::Meta => any::<(u64, u64, u64)>()
-            .prop_map(|(inodes, names, bytes)| Record::Summary(Summary { inodes, names, bytes }))
+        KeyKind::Meta => any::<(u64, u64, u64, u64)>()
+            .prop_map(|(inodes, names, bytes, unread)| {
+                Record::Summary(Summary { inodes, names, bytes, unread })
+            })
             .boxed(),
         KeyKind::Inode => arb_inode().prop_map(Record::Inode).boxed(),
         KeyKind::Xattr(_) => (

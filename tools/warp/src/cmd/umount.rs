@@ -66,6 +66,7 @@ fn serving(directory: &Path) -> bool {
         };
         let mut words = line.split(|b| *b == 0).filter(|word| !word.is_empty());
         let started_here = words.any(|word| word == b"--foreground");
-        started_here && words.next_back().is_some_and(|last| last == directory.as_os_str().as_bytes())
+        started_here
+            && words.next_back().is_some_and(|last| last == directory.as_os_str().as_bytes())
     })
 }
