@@ -151,10 +151,13 @@ fn check(options: &MountOptions) -> Result<PathBuf, MountError> {
     }
     let meta = match fs::metadata(path) {
         Ok(meta) => meta,
-        Err(e) if e.kind() == io::ErrorKind::NotFound => {
-            return Err(MountError::Missing(path.clone()));
+        Err(e) => {
+            return Err(match e.kind() {
+                io::ErrorKind::NotFound => MountError::Missing(path.clone()),
+                io::ErrorKind::NotADirectory => MountError::NotADirectory(path.clone()),
+                _ => failed(e),
+            });
         }
-        Err(e) => return Err(failed(e)),
     };
     if !meta.is_dir() {
         return Err(MountError::NotADirectory(path.clone()));

@@ -21,6 +21,7 @@ use std::time::Duration;
 use warp_flow::volume::{Attr, DirEntry, Volume};
 use warp_flow::{FlowError, Result};
 use warp_format::NameHash;
+use warp_format::limits::MAX_NAME_LEN;
 use warp_format::record::{Body, FileType};
 
 /// How long the kernel may keep what cannot change.
@@ -150,6 +151,9 @@ impl<V: Volume> Filesystem for ReadOnly<V> {
     }
 
     fn lookup(&self, _req: &Request, parent: INodeNo, name: &OsStr, reply: ReplyEntry) {
+        if name.len() > MAX_NAME_LEN {
+            return reply.error(Errno::ENAMETOOLONG);
+        }
         match self.volume.lookup(parent.0, name.as_bytes()) {
             Ok(Some(found)) => reply.entry(&FOREVER, &attr(&found, self.owners), Generation(0)),
             // Number 0 with a lifetime: the kernel keeps that there is none.

@@ -30,7 +30,14 @@ impl Output {
     /// Fails the test unless the exit code is this one.
     #[track_caller]
     pub fn exits(self, code: i32) -> Self {
-        assert_eq!(self.code, code, "{}\nstdout: {}\nstderr: {}", self.what, self.text(), self.stderr);
+        assert_eq!(
+            self.code,
+            code,
+            "{}\nstdout: {}\nstderr: {}",
+            self.what,
+            self.text(),
+            self.stderr
+        );
         assert!(!self.stderr.contains("panicked"), "{}: {}", self.what, self.stderr);
         self
     }
@@ -132,7 +139,8 @@ pub fn run(mut command: Command, limit: Duration) -> Output {
     });
     let took = started.elapsed();
     let stdout = out.join().expect("the reader does not panic");
-    let stderr = String::from_utf8_lossy(&err.join().expect("the reader does not panic")).into_owned();
+    let stderr =
+        String::from_utf8_lossy(&err.join().expect("the reader does not panic")).into_owned();
     Output { code: code(status), stdout, stderr, took, what }
 }
 

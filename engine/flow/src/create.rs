@@ -321,7 +321,10 @@ impl<'a> Reader<'a> {
                 fatal => return Err(fatal),
             }
             let path = self.all.tree_path(entry.parent, &entry.name);
-            self.problems.push(Problem { path, error: problem });
+            // A directory that could not be listed was told by the first pass.
+            if dir.is_none() || self.problems.iter().all(|known| known.path != path) {
+                self.problems.push(Problem { path, error: problem });
+            }
             // The directory's record names it already; a tombstone in the
             // inode's place makes every reader pass over the name.
             self.put(Key::new(file, KeyKind::Inode), Record::Tombstone(Stamp::NONE));

@@ -188,6 +188,8 @@ struct Shared {
     /// An error that ends the whole job: the disk is full.
     fatal: Mutex<Option<FlowError>>,
     counts: Mutex<(u64, u64)>,
+    /// Inodes with several names of which one has been made here.
+    linkable: Mutex<HashSet<FileId>>,
 }
 
 fn lock<T>(mutex: &Mutex<T>) -> std::sync::MutexGuard<'_, T> {
@@ -221,10 +223,20 @@ struct Job {
     name: Name,
     file: FileId,
     inode: Inode,
+    /// It has other names.
+    several: bool,
     privileged: bool,
 }
 
-/// One extraction; salvage runs it several times over one target.
+/// A further name of an inode whose first was handed to a worker.
+struct Further {
+    path: Vec<u8>,
+    name: Name,
+    file: FileId,
+    inode: Inode,
+}
+
+/// One extraction: the walk, what it hands to workers, and what comes last.
 pub(crate) struct Extraction<'a, S> {
     reader: &'a TreeReader<S>,
     target: &'a Target,
@@ -235,8 +247,8 @@ pub(crate) struct Extraction<'a, S> {
     dirs: Vec<(Vec<u8>, FileId)>,
     /// First path of inodes with several names.
     first: HashMap<FileId, Vec<u8>>,
-    /// Further names: (first, further).
-    links: Vec<(Vec<u8>, Vec<u8>)>,
+    /// Further names of these.
+    further: Vec<Further>,
     seen_dirs: HashSet<FileId>,
     /// Inodes that a name led to.
     reached: HashSet<FileId>,
@@ -259,7 +271,7 @@ impl<'a, S: ChunkSource> Extraction<'a, S> {
             shared: Arc::default(),
             dirs: Vec::new(),
             first: HashMap::new(),
-            links: Vec::new(),
+            further: Vec::new(),
             seen_dirs: HashSet::new(),
             reached: HashSet::new(),
             torn: HashSet::new(),
@@ -429,15 +441,15 @@ impl<'a, S: ChunkSource> Extraction<'a, S> {
             return Ok(self.directory(dir, path, &dentry));
         }
         if links > 1 {
-            if let Some(first) = self.first.get(&dentry.file) {
-                self.links.push((first.clone(), path));
+            if self.first.contains_key(&dentry.file) {
+                self.further.push(Further { path, name: dentry.name, file: dentry.file, inode });
                 return Ok(false);
             }
             self.first.insert(dentry.file, path.clone());
         }
-        let privileged = self.target.privileged;
-        let dir = Arc::clone(dir);
-        let job = Job { dir, path, name: dentry.name, file: dentry.file, inode, privileged };
+        let (dir, privileged) = (Arc::clone(dir), self.target.privileged);
+        let (name, file, several) = (dentry.name, dentry.file, links > 1);
+        let job = Job { dir, path, name, file, inode, several, privileged };
         // The workers end only when this sender is gone.
         jobs.send(job).map_err(|_| FlowError::Interrupted)?;
         Ok(false)
@@ -468,9 +480,10 @@ impl<'a, S: ChunkSource> Extraction<'a, S> {
     /// Hard links, then the directories' attributes, deepest first.
     fn finish(mut self) -> Result<Extracted> {
         self.shared.check()?;
-        for (first, further) in std::mem::take(&mut self.links) {
-            if let Err(e) = self.link(&first, &further) {
-                self.shared.problem(&further, e);
+        for further in std::mem::take(&mut self.further) {
+            let path = further.path.clone();
+            if let Err(e) = self.further_name(further) {
+                self.shared.problem(&path, e);
             }
         }
         for (path, file) in std::mem::take(&mut self.dirs).into_iter().rev() {
@@ -485,6 +498,25 @@ impl<'a, S: ChunkSource> Extraction<'a, S> {
         Ok(Extracted { names, bytes, problems })
     }
 
+    /// Links a further name to one that was made here; if none was (something
+    /// stood in its way, say), this name gets the content itself.
+    fn further_name(&mut self, further: Further) -> Result<()> {
+        let Further { path, name, file, inode } = further;
+        let made = lock(&self.shared.linkable).contains(&file);
+        if let (true, Some(first)) = (made, self.first.get(&file)) {
+            return self.link(first, &path);
+        }
+        let (dir, _) = split(&path);
+        let dir = Arc::new(self.target.open_dir(dir).map_err(|e| self.target.error(dir, e))?);
+        let privileged = self.target.privileged;
+        let job = Job { dir, path, name, file, inode, several: true, privileged };
+        let bytes = make(self.reader, &job, self.force)?;
+        self.shared.made(bytes);
+        lock(&self.shared.linkable).insert(file);
+        self.first.insert(file, job.path);
+        Ok(())
+    }
+
     fn link(&self, first: &[u8], further: &[u8]) -> Result<()> {
         let place = |path: &[u8]| -> Result<(OwnedFd, Vec<u8>)> {
             let (dir, name) = split(path);
@@ -493,17 +525,16 @@ impl<'a, S: ChunkSource> Extraction<'a, S> {
         };
         let ((from, old), (to, new)) = (place(first)?, place(further)?);
         let (old, new) = (OsStr::from_bytes(&old), OsStr::from_bytes(&new));
-        if self.force {
-            let _ = fs::unlinkat(&to, new, AtFlags::empty());
-        }
-        match fs::linkat(&from, old, &to, new, AtFlags::empty()) {
-            Ok(()) => {
-                self.shared.made(0);
-                Ok(())
+        let link = || fs::linkat(&from, old, &to, new, AtFlags::empty());
+        let linked = match link() {
+            Err(Errno::EXIST) if self.force => {
+                fs::unlinkat(&to, new, AtFlags::empty()).and_then(|()| link())
             }
-            Err(Errno::NOENT) => Err(FlowError::Lost { what: "content" }),
-            Err(e) => Err(self.target.error(further, e)),
-        }
+            other => other,
+        };
+        linked.map_err(|e| self.target.error(further, e))?;
+        self.shared.made(0);
+        Ok(())
     }
 
     fn directory_attributes(&self, path: &[u8], file: FileId) -> Result<()> {
@@ -541,6 +572,9 @@ fn make_files<S: ChunkSource>(
         match make(reader, &job, force) {
             Ok(bytes) => {
                 shared.made(bytes);
+                if job.several {
+                    lock(&shared.linkable).insert(job.file);
+                }
                 progress.add_bytes(bytes);
                 progress.add_file();
             }

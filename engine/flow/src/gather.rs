@@ -15,9 +15,9 @@ use crate::error::{FlowError, Result};
 use crate::progress::{Problem, Progress};
 use rustix::fs::{self, AtFlags, Mode, OFlags, Stat};
 use std::collections::{BTreeMap, HashMap, HashSet};
-use std::ffi::{OsStr, OsString};
+use std::ffi::OsStr;
 use std::os::fd::OwnedFd;
-use std::os::unix::ffi::{OsStrExt, OsStringExt};
+use std::os::unix::ffi::OsStrExt;
 use std::path::{Component, Path, PathBuf};
 use warp_format::record::FileType;
 
@@ -203,20 +203,25 @@ fn list_planned(
                     plans.insert(dir, child);
                 }
             }
-            Err(e) => all.problem_at(&path, e),
+            Err(e) => {
+                let below = all.tree_path(index, &name);
+                all.problem_at(below, &path, e);
+            }
         }
     }
 }
 
 fn list_whole(all: &mut Gathered, index: u32, selection: &Selection, seen: &mut Seen) {
     let path = all.host_path(index);
+    let Dir { parent, name, .. } = &all.dirs[index as usize];
+    let here = all.tree_path(*parent, name);
     let fd = match open_dir(&path) {
         Ok(fd) => fd,
-        Err(e) => return all.problem_at(&path, e),
+        Err(e) => return all.problem_at(here, &path, e),
     };
     let names = match read_names(&fd) {
         Ok(names) => names,
-        Err(e) => return all.problem_at(&path, e),
+        Err(e) => return all.problem_at(here, &path, e),
     };
     for name in names {
         match fs::statat(&fd, OsStr::from_bytes(&name), AtFlags::SYMLINK_NOFOLLOW) {
@@ -225,7 +230,10 @@ fn list_whole(all: &mut Gathered, index: u32, selection: &Selection, seen: &mut 
             }
             // It was there a moment ago: a file that comes and goes.
             Err(rustix::io::Errno::NOENT) => {}
-            Err(e) => all.problem_at(&path.join(OsStr::from_bytes(&name)), e),
+            Err(e) => {
+                let below = all.tree_path(index, &name);
+                all.problem_at(below, &path.join(OsStr::from_bytes(&name)), e);
+            }
         }
     }
 }
@@ -373,9 +381,9 @@ impl Gathered {
         self.overrides.get(&(entry.parent, entry.name.clone())).map(PathBuf::as_path)
     }
 
-    fn problem_at(&mut self, path: &Path, error: rustix::io::Errno) {
-        let path_bytes = OsString::from(path).into_vec();
-        self.problems.push(Problem { path: path_bytes, error: FlowError::io(path, error) });
+    fn problem_at(&mut self, tree_path: Vec<u8>, host_path: &Path, error: rustix::io::Errno) {
+        let error = FlowError::io(host_path, error);
+        self.problems.push(Problem { path: tree_path, error });
     }
 }
 

@@ -30,6 +30,8 @@ mod id;
 mod keyring;
 pub mod keys;
 pub mod limits;
+pub mod local;
+pub mod pack;
 pub mod record;
 mod seal;
 pub mod tree;

@@ -129,7 +129,7 @@ impl Ui {
         let cause = one_line(&failure.cause);
         self.note(&format!("{} {cause}", self.paint("1;31", "error:")));
         if let Some(hint) = &failure.hint {
-            self.note(&format!("{} {hint}", self.paint("36", "hint:")));
+            self.note(&format!("{} {}", self.paint("36", "hint:"), one_line(hint)));
         }
         failure.exit
     }
@@ -140,9 +140,10 @@ impl Ui {
         let _ = writeln!(std::io::stderr(), "{line}");
     }
 
-    /// A result on standard output.
+    /// A line of results on standard output. Names in it are shown, not
+    /// given: what lists names for programs writes their bytes itself.
     pub(crate) fn print(&self, line: &str) -> Result<()> {
-        match writeln!(std::io::stdout(), "{line}") {
+        match writeln!(std::io::stdout(), "{}", one_line(line)) {
             Ok(()) => Ok(()),
             // The reader has seen enough, as with `| head`.
             Err(e) if e.kind() == std::io::ErrorKind::BrokenPipe => std::process::exit(0),
@@ -153,7 +154,7 @@ impl Ui {
     /// A summary line for people: not with `--quiet` or `--json`.
     pub(crate) fn summary(&self, line: &str) {
         if !self.quiet && !self.json {
-            self.note(line);
+            self.note(&one_line(line));
         }
     }
 
@@ -162,8 +163,11 @@ impl Ui {
         for problem in problems {
             let path = crate::show::path(&problem.path);
             let why = problem.error.to_string();
-            // An error about the same path names it already.
-            let line = if why.starts_with(&path) { why } else { format!("{path}: {why}") };
+            let line = match problem.error {
+                // These name the path themselves.
+                FlowError::Io { .. } | FlowError::File { .. } | FlowError::Exists { .. } => why,
+                _ => format!("{path}: {why}"),
+            };
             self.note(&format!("{} {}", self.paint("33", "warning:"), one_line(&line)));
         }
         let worst = |exit: Exit| problems.iter().any(|p| Exit::from(p.error.kind()) == exit);
@@ -181,7 +185,7 @@ impl Ui {
 
 /// Control characters of a hostile name must not move the cursor or forge a
 /// line.
-fn one_line(text: &str) -> String {
+pub(crate) fn one_line(text: &str) -> String {
     text.chars().map(|c| if c.is_control() { '?' } else { c }).collect()
 }
 

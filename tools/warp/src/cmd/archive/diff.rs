@@ -1,10 +1,10 @@
 //! `warp archive diff`.
 
 use crate::args::Diff;
-use crate::report::{Exit, Result, Ui};
+use crate::report::{Exit, Result, Ui, one_line};
 use crate::{show, signals};
 use serde_json::{Map, Value, json};
-use std::io::{BufWriter, Write};
+use std::io::{BufWriter, IsTerminal, Write};
 use std::sync::Arc;
 use warp_flow::{Change, FlowError, Progress};
 
@@ -16,6 +16,7 @@ pub(crate) fn run(args: &Diff, ui: &Ui) -> Result<Exit> {
     let mut rows: Vec<Value> = Vec::new();
     let mut count = 0u64;
     let mut out = BufWriter::new(std::io::stdout());
+    let terminal = std::io::stdout().is_terminal();
     let failed = |e| FlowError::io("standard output", e);
     warp_flow::diff(&a, &b, &progress, &mut |difference| {
         count += 1;
@@ -34,10 +35,9 @@ pub(crate) fn run(args: &Diff, ui: &Ui) -> Result<Exit> {
             rows.push(Value::Object(row));
             return Ok(());
         }
-        out.write_all(letter.as_bytes()).map_err(failed)?;
-        out.write_all(b" ").map_err(failed)?;
-        out.write_all(&difference.path).map_err(failed)?;
-        out.write_all(b"\n").map_err(failed)
+        let shown = one_line(&String::from_utf8_lossy(&difference.path));
+        let name = if terminal { shown.as_bytes() } else { &difference.path };
+        out.write_all(&[letter.as_bytes(), b" ", name, b"\n"].concat()).map_err(failed)
     })?;
     out.flush().map_err(failed)?;
     if ui.json {

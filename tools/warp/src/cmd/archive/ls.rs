@@ -1,7 +1,7 @@
 //! `warp archive ls`.
 
 use crate::args::{Ls, Sort};
-use crate::report::{Exit, Failure, Result, Ui};
+use crate::report::{Exit, Failure, Result, Ui, one_line};
 use crate::show;
 use serde_json::{Map, Value, json};
 use std::io::{BufWriter, IsTerminal, Write};
@@ -153,10 +153,7 @@ impl<'a> Output<'a> {
         if !self.terminal {
             return self.out.write_all(bytes).map_err(failed);
         }
-        let safe: String = String::from_utf8_lossy(bytes)
-            .chars()
-            .map(|c| if c.is_control() { '?' } else { c })
-            .collect();
+        let safe = one_line(&String::from_utf8_lossy(bytes));
         self.out.write_all(safe.as_bytes()).map_err(failed)
     }
 
