@@ -1,6 +1,5 @@
-//! Chunks on this machine.
-//!
-//! So far one module: [`tier`], the memory tier of opened chunks and nodes.
+//! Chunks on this machine: the memory tier, the packs on disk, and the
+//! journal that makes an `fsync` durable.
 //!
 //! ```
 //! use warp_cache::tier::Tier;
@@ -10,4 +9,11 @@
 //! ```
 #![forbid(unsafe_code)]
 
+pub mod disk;
+mod error;
+pub mod journal;
+pub mod store;
+pub mod testing;
 pub mod tier;
+
+pub use error::{CacheError, Result};

@@ -1,0 +1,359 @@
+//! Step *store* of both walks: sealed chunks in append-only packs.
+//!
+//! Neighbours: ingest and (later) the network hand chunks in; readers and the
+//! server take them out. Promises: a chunk given back equals its id; after
+//! `sync` returns, every chunk put before survives a power cut; a torn tail is
+//! cut when the store is opened; the index is rebuilt from the packs alone.
+//! Never: decrypts, awaits, or evicts what is *own*.
+//! Tested by `tests/model_store.rs` and `tests/crash_store.rs`.
+//!
+//! Files `CLASS-NUMBER.pack`: a header, then records as in an archive
+//! (`format::archive::Frame`, sealed chunk). A pack that is full has an index
+//! `CLASS-NUMBER.idx` beside it, which spares reading it at start.
+
+use crate::disk::{Disk, DiskFile};
+use crate::error::{CacheError, Result};
+use std::collections::{BTreeMap, HashMap};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use warp_format::archive::{FRAME_LEN, Frame};
+use warp_format::pack::{PACK_HEADER_LEN, PackHeader, PackIndex, Place};
+use warp_format::{ChunkId, FormatError, SealedChunk};
+
+pub use warp_format::pack::Class;
+
+/// Bytes after which a pack is full.
+pub const PACK_LEN: u64 = 16 << 20;
+
+type PackName = (Class, u32);
+
+/// Chunks in packs on one disk.
+pub struct Store {
+    disk: Arc<dyn Disk>,
+    pack_len: u64,
+    state: Mutex<State>,
+}
+
+struct State {
+    packs: BTreeMap<PackName, Pack>,
+    index: HashMap<ChunkId, (PackName, Place)>,
+    /// Names were made or taken away since the last `sync_names`.
+    names_changed: bool,
+    /// A barrier failed: see [`CacheError::Doubtful`].
+    doubtful: bool,
+}
+
+struct Pack {
+    file: Arc<dyn DiskFile>,
+    end: u64,
+    entries: Vec<(ChunkId, Place)>,
+    /// Written since the last sync.
+    dirty: bool,
+    /// Full, and its index is written.
+    closed: bool,
+}
+
+/// What opening found.
+#[derive(Debug, Default, Clone, PartialEq, Eq)]
+pub struct Recovery {
+    /// Packs whose index had to be made from their records.
+    pub scanned: usize,
+    /// Bytes of torn tails that were cut.
+    pub cut_bytes: u64,
+}
+
+/// How much is stored.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Usage {
+    /// Chunks.
+    pub chunks: usize,
+    /// Bytes of packs.
+    pub bytes: u64,
+}
+
+fn pack_name((class, number): PackName) -> String {
+    format!("{}-{number:08x}.pack", class.word())
+}
+
+fn index_name((class, number): PackName) -> String {
+    format!("{}-{number:08x}.idx", class.word())
+}
+
+fn parse_name(name: &str) -> Option<PackName> {
+    let (class, number) = name.strip_suffix(".pack")?.split_once('-')?;
+    let number = (number.len() == 8).then(|| u32::from_str_radix(number, 16).ok())??;
+    Some((Class::from_word(class)?, number))
+}
+
+impl Store {
+    /// Opens the store on this disk, or starts one.
+    pub fn open(disk: Arc<dyn Disk>) -> Result<(Self, Recovery)> {
+        Self::open_with(disk, PACK_LEN)
+    }
+
+    /// The same with packs of another length, for tests.
+    pub fn open_with(disk: Arc<dyn Disk>, pack_len: u64) -> Result<(Self, Recovery)> {
+        let mut recovery = Recovery::default();
+        let mut state = State {
+            packs: BTreeMap::new(),
+            index: HashMap::new(),
+            names_changed: false,
+            doubtful: false,
+        };
+        let names = disk.names().map_err(|e| CacheError::io("store", e))?;
+        let mut found: Vec<PackName> = names.iter().filter_map(|name| parse_name(name)).collect();
+        found.sort_unstable();
+        for name in found {
+            match open_pack(&*disk, name, &mut recovery)? {
+                Some(pack) => {
+                    // Classes come in the order of how long they are kept: a
+                    // chunk in two packs belongs to the one kept longer.
+                    for (id, place) in &pack.entries {
+                        state.index.entry(*id).or_insert((name, *place));
+                    }
+                    state.packs.insert(name, pack);
+                }
+                None => {
+                    let file = pack_name(name);
+                    disk.remove(&file).map_err(|e| CacheError::io(&file, e))?;
+                    state.names_changed = true;
+                }
+            }
+        }
+        Ok((Self { disk, pack_len, state: Mutex::new(state) }, recovery))
+    }
+
+    fn state(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// True if the chunk is here.
+    pub fn contains(&self, id: &ChunkId) -> bool {
+        self.state().index.contains_key(id)
+    }
+
+    /// Adds a chunk; it is durable once [`Self::sync`] has returned. A chunk
+    /// that is here already is not written again, unless it was merely cached
+    /// and is now to be kept.
+    pub fn put(&self, chunk: &SealedChunk, class: Class) -> Result<()> {
+        let mut state = self.state();
+        if state.doubtful {
+            return Err(CacheError::Doubtful { file: "store".into() });
+        }
+        if let Some(((held, _), _)) = state.index.get(&chunk.id())
+            && *held <= class
+        {
+            return Ok(());
+        }
+        let name = self.open_pack_of(&mut state, class)?;
+        let pack = state.packs.get_mut(&name).expect("just looked up");
+        let frame = Frame::of(chunk).encode();
+        let bytes = [frame.as_slice(), chunk.bytes()].concat();
+        let file = pack_name(name);
+        pack.dirty = true;
+        pack.file.write_at(&bytes, pack.end).map_err(|e| CacheError::io(&file, e))?;
+        let len = u32::try_from(chunk.bytes().len()).expect("a sealed chunk is within its limit");
+        let place = Place { offset: pack.end + FRAME_LEN as u64, len };
+        pack.entries.push((chunk.id(), place));
+        pack.end += bytes.len() as u64;
+        state.index.insert(chunk.id(), (name, place));
+        Ok(())
+    }
+
+    /// The pack of this class that is being filled.
+    fn open_pack_of(&self, state: &mut State, class: Class) -> Result<PackName> {
+        let newest = state.packs.range((class, 0)..=(class, u32::MAX)).next_back();
+        let number = match newest {
+            Some((name, pack)) if !pack.closed && pack.end < self.pack_len => return Ok(*name),
+            Some(((_, number), _)) => number + 1,
+            None => 1,
+        };
+        let name = (class, number);
+        let file = pack_name(name);
+        let make = || {
+            let pack = self.disk.create(&file)?;
+            pack.write_at(&PackHeader { class, number }.encode(), 0)?;
+            Ok(pack)
+        };
+        let handle = make().map_err(|e| CacheError::io(&file, e))?;
+        let end = PACK_HEADER_LEN as u64;
+        let pack = Pack { file: handle, end, entries: Vec::new(), dirty: true, closed: false };
+        state.packs.insert(name, pack);
+        state.names_changed = true;
+        Ok(name)
+    }
+
+    /// The chunk, its bytes checked against its id.
+    pub fn get(&self, id: &ChunkId) -> Result<SealedChunk> {
+        let (name, file, place) = {
+            let state = self.state();
+            let (name, place) = state.index.get(id).ok_or(CacheError::Missing { id: *id })?;
+            (*name, Arc::clone(&state.packs[name].file), *place)
+        };
+        let mut bytes = vec![0; place.len as usize];
+        let file_name = pack_name(name);
+        file.read_at(&mut bytes, place.offset).map_err(|e| CacheError::io(&file_name, e))?;
+        SealedChunk::verify(*id, bytes)
+            .map_err(|source| CacheError::corrupt(&file_name, place.offset, source))
+    }
+
+    /// Makes every chunk put so far durable, and closes packs that are full.
+    /// A failed barrier is final: see [`CacheError::Doubtful`].
+    pub fn sync(&self) -> Result<()> {
+        let mut state = self.state();
+        if state.doubtful {
+            return Err(CacheError::Doubtful { file: "store".into() });
+        }
+        let result = self.sync_state(&mut state);
+        state.doubtful = result.is_err();
+        result
+    }
+
+    fn sync_state(&self, state: &mut State) -> Result<()> {
+        for (name, pack) in &mut state.packs {
+            if pack.dirty {
+                pack.file.sync().map_err(|e| CacheError::io(&pack_name(*name), e))?;
+                pack.dirty = false;
+            }
+        }
+        if state.names_changed {
+            self.disk.sync_names().map_err(|e| CacheError::io("store", e))?;
+            state.names_changed = false;
+        }
+        for (name, pack) in &mut state.packs {
+            if !pack.closed && pack.end >= self.pack_len {
+                self.close(*name, pack)?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Writes the index of a full pack. It is an aid: a power cut may lose or
+    /// tear it, and the pack is then read instead.
+    fn close(&self, name: PackName, pack: &mut Pack) -> Result<()> {
+        let file = index_name(name);
+        let bytes = PackIndex { pack_len: pack.end, entries: pack.entries.clone() }.encode();
+        let write = || {
+            // What an earlier, interrupted attempt left.
+            if self.disk.open(&file)?.is_some() {
+                self.disk.remove(&file)?;
+            }
+            self.disk.create(&file)?.write_at(&bytes, 0)
+        };
+        write().map_err(|e| CacheError::io(&file, e))?;
+        pack.closed = true;
+        Ok(())
+    }
+
+    /// Drops whole packs of cached chunks, oldest first, until at least
+    /// `bytes` are free or none is left; gives the bytes freed. Nothing is
+    /// copied, and neither *own* nor *replica* is touched.
+    pub fn evict(&self, bytes: u64) -> Result<u64> {
+        let mut state = self.state();
+        let mut freed = 0;
+        while freed < bytes {
+            let oldest = state.packs.range((Class::Cached, 0)..=(Class::Cached, u32::MAX)).next();
+            let Some(name) = oldest.map(|(name, _)| *name) else { break };
+            let pack = state.packs.remove(&name).expect("just looked up");
+            for (id, _) in &pack.entries {
+                if state.index.get(id).is_some_and(|(holder, _)| *holder == name) {
+                    state.index.remove(id);
+                }
+            }
+            for file in [pack_name(name), index_name(name)] {
+                match self.disk.remove(&file) {
+                    Err(e) if e.kind() != std::io::ErrorKind::NotFound => {
+                        return Err(CacheError::io(&file, e));
+                    }
+                    _ => {}
+                }
+            }
+            state.names_changed = true;
+            freed += pack.end;
+        }
+        Ok(freed)
+    }
+
+    /// How much is stored in this class.
+    pub fn usage(&self, class: Class) -> Usage {
+        let state = self.state();
+        let packs = state.packs.range((class, 0)..=(class, u32::MAX));
+        let mut usage = Usage { chunks: 0, bytes: 0 };
+        for (_, pack) in packs {
+            usage.chunks += pack.entries.len();
+            usage.bytes += pack.end;
+        }
+        usage
+    }
+}
+
+/// Opens a pack; `None` if its header never became durable.
+fn open_pack(disk: &dyn Disk, name: PackName, recovery: &mut Recovery) -> Result<Option<Pack>> {
+    let file_name = pack_name(name);
+    let io = |e| CacheError::io(&file_name, e);
+    let Some(file) = disk.open(&file_name).map_err(io)? else { return Ok(None) };
+    let len = file.len().map_err(io)?;
+    let mut header = [0; PACK_HEADER_LEN];
+    if len >= PACK_HEADER_LEN as u64 {
+        file.read_at(&mut header, 0).map_err(io)?;
+    }
+    match PackHeader::decode(&header) {
+        Ok(found) if (found.class, found.number) == name => {}
+        Err(source @ FormatError::Newer { .. }) => {
+            return Err(CacheError::corrupt(&file_name, 0, source));
+        }
+        // Nothing behind a header that was never synced was acknowledged.
+        _ => return Ok(None),
+    }
+    if let Some(index) = read_index(disk, name, len)? {
+        let pack = Pack { file, end: len, entries: index.entries, dirty: false, closed: true };
+        return Ok(Some(pack));
+    }
+    recovery.scanned += 1;
+    let (entries, end) = scan(&*file, &file_name, len)?;
+    if end < len {
+        recovery.cut_bytes += len - end;
+        file.truncate(end).and_then(|()| file.sync()).map_err(io)?;
+    }
+    Ok(Some(Pack { file, end, entries, dirty: false, closed: false }))
+}
+
+fn read_index(disk: &dyn Disk, name: PackName, pack_len: u64) -> Result<Option<PackIndex>> {
+    let file_name = index_name(name);
+    let io = |e| CacheError::io(&file_name, e);
+    let Some(file) = disk.open(&file_name).map_err(io)? else { return Ok(None) };
+    let len = file.len().map_err(io)?;
+    let mut bytes = vec![0; usize::try_from(len).unwrap_or(usize::MAX)];
+    file.read_at(&mut bytes, 0).map_err(io)?;
+    // A torn index is as good as none.
+    Ok(PackIndex::decode(&bytes).ok().filter(|index| index.pack_len == pack_len))
+}
+
+/// Reads a pack front to back; gives what is whole and where it ends.
+fn scan(file: &dyn DiskFile, name: &str, len: u64) -> Result<(Vec<(ChunkId, Place)>, u64)> {
+    let mut entries = Vec::new();
+    let mut at = PACK_HEADER_LEN as u64;
+    while let Some(chunk) = read_record(file, name, at, len)? {
+        let place = Place { offset: at + FRAME_LEN as u64, len: chunk.bytes().len() as u32 };
+        at = place.offset + u64::from(place.len);
+        entries.push((chunk.id(), place));
+    }
+    Ok((entries, at))
+}
+
+fn read_record(file: &dyn DiskFile, name: &str, at: u64, len: u64) -> Result<Option<SealedChunk>> {
+    let io = |e| CacheError::io(name, e);
+    if at + FRAME_LEN as u64 > len {
+        return Ok(None);
+    }
+    let mut frame = [0; FRAME_LEN];
+    file.read_at(&mut frame, at).map_err(io)?;
+    let Ok(frame) = Frame::decode(&frame) else { return Ok(None) };
+    let start = at + FRAME_LEN as u64;
+    if start + frame.len as u64 > len {
+        return Ok(None);
+    }
+    let mut bytes = vec![0; frame.len];
+    file.read_at(&mut bytes, start).map_err(io)?;
+    let chunk = SealedChunk::found(bytes);
+    Ok(frame.is_for(&chunk.id()).then_some(chunk))
+}

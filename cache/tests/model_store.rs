@@ -1,0 +1,107 @@
+//! The store against a map: random puts, gets, syncs, evictions and restarts,
+//! on the recording disk and on the host's.
+
+use proptest::prelude::*;
+use std::collections::HashMap;
+use std::sync::Arc;
+use warp_cache::disk::{Disk, HostDisk};
+use warp_cache::store::{Class, Store};
+use warp_cache::testing::CrashDisk;
+use warp_format::{ChunkId, SealedChunk};
+
+#[derive(Debug, Clone)]
+enum Act {
+    Put(u8, Class),
+    Get(u8),
+    Sync,
+    Evict(u64),
+    Restart,
+}
+
+fn act() -> impl Strategy<Value = Act> {
+    let class = prop_oneof![Just(Class::Own), Just(Class::Replica), Just(Class::Cached)];
+    prop_oneof![
+        6 => (any::<u8>(), class).prop_map(|(n, class)| Act::Put(n % 40, class)),
+        4 => any::<u8>().prop_map(|n| Act::Get(n % 40)),
+        2 => Just(Act::Sync),
+        1 => (0u64..9000).prop_map(Act::Evict),
+        1 => Just(Act::Restart),
+    ]
+}
+
+fn chunk(n: u8) -> SealedChunk {
+    let len = 50 + usize::from(n) * 37;
+    SealedChunk::found((0..len).map(|i| (i as u8).wrapping_mul(n | 1) ^ n).collect())
+}
+
+/// Runs the acts on a store and on a map from id to the best class that the
+/// chunk was put with; compares after each.
+fn run(disk: Arc<dyn Disk>, acts: &[Act]) {
+    let open = || Store::open_with(Arc::clone(&disk), 2000).unwrap().0;
+    let mut store = open();
+    let mut model: HashMap<ChunkId, Class> = HashMap::new();
+    for act in acts {
+        match act {
+            Act::Put(n, class) => {
+                let chunk = chunk(*n);
+                store.put(&chunk, *class).unwrap();
+                let best = model.entry(chunk.id()).or_insert(*class);
+                *best = (*best).min(*class);
+            }
+            Act::Get(n) => {
+                let chunk = chunk(*n);
+                assert_eq!(store.contains(&chunk.id()), model.contains_key(&chunk.id()));
+                assert_eq!(store.get(&chunk.id()).is_ok(), model.contains_key(&chunk.id()));
+            }
+            Act::Sync => store.sync().unwrap(),
+            Act::Evict(bytes) => {
+                let before = store.usage(Class::Cached).bytes;
+                let freed = store.evict(*bytes).unwrap();
+                assert!(freed >= (*bytes).min(before));
+                // Only what is cached and nothing else may be gone.
+                model.retain(|id, class| *class != Class::Cached || store.contains(id));
+            }
+            // No power cut: everything written is there.
+            Act::Restart => store = open(),
+        }
+        for (id, class) in &model {
+            let found = store.get(id);
+            assert!(found.is_ok(), "{class:?} chunk {id}: {found:?} after {act:?}");
+            assert_eq!(found.unwrap().id(), *id);
+        }
+    }
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(60))]
+
+    #[test]
+    fn a_store_is_a_map_from_id_to_chunk(acts in prop::collection::vec(act(), 1..60)) {
+        run(Arc::new(CrashDisk::default()), &acts);
+    }
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(8))]
+
+    #[test]
+    fn a_store_on_the_host_is_a_map_too(acts in prop::collection::vec(act(), 1..40)) {
+        let dir = tempfile::tempdir().unwrap();
+        run(Arc::new(HostDisk::new(dir.path().into()).unwrap()), &acts);
+    }
+}
+
+#[test]
+fn a_flipped_bit_in_a_pack_is_an_error_and_not_other_bytes() {
+    let dir = tempfile::tempdir().unwrap();
+    let open = || Store::open(Arc::new(HostDisk::new(dir.path().into()).unwrap())).unwrap();
+    let (store, _) = open();
+    store.put(&chunk(9), Class::Own).unwrap();
+    store.sync().unwrap();
+    let path = dir.path().join("own-00000001.pack");
+    let mut bytes = std::fs::read(&path).unwrap();
+    let last = bytes.len() - 1;
+    bytes[last] ^= 1;
+    std::fs::write(&path, bytes).unwrap();
+    assert!(store.get(&chunk(9).id()).is_err());
+}
