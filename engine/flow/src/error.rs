@@ -3,6 +3,7 @@
 use std::io;
 use std::path::PathBuf;
 use std::sync::Arc;
+use warp_cache::CacheError;
 use warp_format::{ChunkId, FormatError};
 
 /// An error of this crate.
@@ -35,8 +36,11 @@ pub enum FlowError {
         /// The chunk.
         id: ChunkId,
     },
+    /// The store or the journal on this machine failed.
+    #[error(transparent)]
+    Store(Arc<CacheError>),
     /// A part of the tree that another part needs is not there.
-    #[error("its {what} is missing from the archive")]
+    #[error("its {what} is missing")]
     Lost {
         /// "inode record", "content", ...
         what: &'static str,
@@ -120,6 +124,16 @@ impl FlowError {
                 _ => Kind::Integrity,
             },
             Self::Missing { .. } | Self::Lost { .. } | Self::LostFiles { .. } => Kind::Integrity,
+            Self::Store(error) => match &**error {
+                CacheError::Missing { .. }
+                | CacheError::Corrupt { .. }
+                | CacheError::Lost { .. } => Kind::Integrity,
+                CacheError::Doubtful { .. } => Kind::Failed,
+                CacheError::Io { source, .. } => match source.kind() {
+                    io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded => Kind::Full,
+                    _ => Kind::Failed,
+                },
+            },
             Self::NotFound { .. } => Kind::NotFound,
             Self::Exists { .. } | Self::BadPath { .. } => Kind::Usage,
             Self::Interrupted => Kind::Interrupted,
@@ -136,6 +150,15 @@ impl FlowError {
 impl From<Arc<Self>> for FlowError {
     fn from(shared: Arc<Self>) -> Self {
         Self::clone(&shared)
+    }
+}
+
+impl From<CacheError> for FlowError {
+    fn from(error: CacheError) -> Self {
+        match error {
+            CacheError::Missing { id } => Self::Missing { id },
+            other => Self::Store(Arc::new(other)),
+        }
     }
 }
 

@@ -112,7 +112,7 @@ impl<S: ChunkSource> TreeReader<S> {
     }
 
     /// Calls `each` with every record of one inode, in key order.
-    fn each_record(
+    pub(crate) fn each_record(
         &self,
         file: FileId,
         from: &Key,
@@ -174,7 +174,7 @@ impl<S: ChunkSource> TreeReader<S> {
         }
     }
 
-    fn exact(&self, key: &Key) -> Result<Option<Record>> {
+    pub(crate) fn exact(&self, key: &Key) -> Result<Option<Record>> {
         let mut walk = self.records(&key.to_bytes())?;
         Ok(walk.next_record()?.filter(|(found, _)| found == key).map(|(_, record)| record))
     }

@@ -1,6 +1,8 @@
 //! Where sealed chunks come from.
 
 use crate::error::Result;
+use std::sync::Arc;
+use warp_cache::store::Store;
 use warp_format::{ChunkId, SealedChunk};
 
 /// Gives sealed chunks by id. What it gives is verified: a [`SealedChunk`]
@@ -9,4 +11,10 @@ pub trait ChunkSource: Send + Sync {
     /// The chunk, `FlowError::Missing` if it is not there, or what was wrong
     /// with it.
     fn fetch(&self, id: &ChunkId) -> Result<SealedChunk>;
+}
+
+impl ChunkSource for Arc<Store> {
+    fn fetch(&self, id: &ChunkId) -> Result<SealedChunk> {
+        Ok(self.get(id)?)
+    }
 }

@@ -22,6 +22,7 @@
 
 pub mod archive;
 mod bytes;
+pub mod change;
 pub mod chunk;
 pub mod codec;
 mod error;

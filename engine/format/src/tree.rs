@@ -402,6 +402,24 @@ impl<'a, E, F: FnMut(PlainChunk) -> Result<ChunkRef, E>> Builder<'a, F> {
         if parent.ends(self.keys) { self.close(level + 1) } else { Ok(()) }
     }
 
+    /// True if the next record starts a leaf. A leaf of another tree that
+    /// starts with that record is then the leaf that would be made here:
+    /// where a leaf ends depends on what is in it only.
+    pub fn at_boundary(&self) -> bool {
+        self.open.first().is_none_or(|leaf| leaf.count == 0)
+    }
+
+    /// Adds a leaf of another tree as it is, by what its parent says of it.
+    ///
+    /// # Panics
+    /// If it is not [at a boundary](Self::at_boundary) or out of order.
+    pub fn reuse_leaf(&mut self, first_key: &[u8], child: &Child) -> Result<(), E> {
+        self.level(0);
+        assert!(self.at_boundary() && first_key > self.last_key.as_slice(), "whole, in order");
+        self.last_key = first_key.to_vec();
+        self.add_child(0, first_key, *child)
+    }
+
     /// Adds a leaf that exists already: for putting inner nodes over the
     /// leaves that a damaged archive still has.
     ///

@@ -1,0 +1,128 @@
+//! What the journal carries: changes of records and of file bytes.
+//!
+//! Promises: one encoding for one list of changes; a list that decodes is
+//! whole. Never: applies them. Tested by the unit tests below and
+//! `engine/flow/tests/crash_live.rs`.
+
+use crate::bytes::{Put, Reader};
+use crate::error::{FormatError, Result};
+use crate::id::FileId;
+use crate::local::MAX_ENTRY_LEN;
+use crate::record::{Key, Record};
+
+/// One change.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Change {
+    /// A record takes this value.
+    Put(Key, Record),
+    /// A record is no more.
+    Remove(Key),
+    /// Bytes of a file.
+    Write {
+        /// The file.
+        file: FileId,
+        /// From this offset on.
+        offset: u64,
+        /// The bytes.
+        bytes: Vec<u8>,
+    },
+    /// A file holds nothing from this length on.
+    Truncate {
+        /// The file.
+        file: FileId,
+        /// Bytes that stay.
+        len: u64,
+    },
+    /// The head with this sequence number is durable. If it is not there
+    /// later, it was lost after it had been relied on.
+    Published(u64),
+}
+
+/// The bytes of changes that are made together or not at all.
+pub fn encode_changes(changes: &[Change]) -> Vec<u8> {
+    let mut out = Vec::new();
+    out.put_varint(changes.len() as u64);
+    for change in changes {
+        match change {
+            Change::Put(key, record) => {
+                out.push(0);
+                out.put_bytes(&key.to_bytes());
+                out.put_bytes(&record.to_bytes());
+            }
+            Change::Remove(key) => {
+                out.push(1);
+                out.put_bytes(&key.to_bytes());
+            }
+            Change::Write { file, offset, bytes } => {
+                out.push(2);
+                out.extend_from_slice(&file.0);
+                out.put_varint(*offset);
+                out.put_bytes(bytes);
+            }
+            Change::Truncate { file, len } => {
+                out.push(3);
+                out.extend_from_slice(&file.0);
+                out.put_varint(*len);
+            }
+            Change::Published(sequence) => {
+                out.push(4);
+                out.put_varint(*sequence);
+            }
+        }
+    }
+    out
+}
+
+/// The changes in these bytes.
+pub fn decode_changes(bytes: &[u8]) -> Result<Vec<Change>> {
+    let at = "changes";
+    let mut r = Reader::new(bytes);
+    let count = r.varint(at)?;
+    // The shortest change takes two bytes.
+    if count > (r.remaining() / 2) as u64 {
+        return Err(FormatError::Truncated { at });
+    }
+    let mut changes = Vec::with_capacity(count as usize);
+    for _ in 0..count {
+        changes.push(match r.u8(at)? {
+            0 => {
+                let key = Key::decode(r.bytes(64, at)?)?;
+                Change::Put(key, Record::decode(key.kind, r.bytes(MAX_ENTRY_LEN, at)?)?)
+            }
+            1 => Change::Remove(Key::decode(r.bytes(64, at)?)?),
+            2 => {
+                let (file, offset) = (FileId(r.array(at)?), r.varint(at)?);
+                Change::Write { file, offset, bytes: r.bytes(MAX_ENTRY_LEN, at)?.to_vec() }
+            }
+            3 => Change::Truncate { file: FileId(r.array(at)?), len: r.varint(at)? },
+            4 => Change::Published(r.varint(at)?),
+            _ => return Err(FormatError::Invalid { at }),
+        });
+    }
+    r.end(at)?;
+    Ok(changes)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::record::{KeyKind, Stamp};
+
+    #[test]
+    fn changes_come_back_and_cut_ones_are_refused() {
+        let key = Key::new(FileId([3; 16]), KeyKind::Inode);
+        let link = Key::new(FileId([3; 16]), KeyKind::Link(FileId::ROOT, crate::NameHash([1; 16])));
+        let changes = vec![
+            Change::Put(link, Record::Link(Stamp::NONE)),
+            Change::Remove(key),
+            Change::Write { file: FileId([3; 16]), offset: 1 << 40, bytes: vec![7; 300] },
+            Change::Truncate { file: FileId([3; 16]), len: 9 },
+            Change::Published(300),
+        ];
+        let bytes = encode_changes(&changes);
+        assert_eq!(decode_changes(&bytes), Ok(changes));
+        for i in 0..bytes.len() {
+            assert!(decode_changes(&bytes[..i]).is_err(), "cut at {i}");
+        }
+    }
+}
