@@ -125,8 +125,10 @@ impl Journal {
         if self.pending.is_empty() {
             return Ok(());
         }
-        let written = self.file.write_at(&self.pending, self.end).and_then(|()| self.file.sync());
-        if let Err(e) = written {
+        // A write that failed (the disk is full) may be tried again: it goes
+        // to the same place. A sync that failed may not.
+        self.file.write_at(&self.pending, self.end).map_err(|e| CacheError::io(&name, e))?;
+        if let Err(e) = self.file.sync() {
             self.doubtful = true;
             return Err(CacheError::io(&name, e));
         }

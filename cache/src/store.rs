@@ -203,9 +203,18 @@ impl Store {
         if state.doubtful {
             return Err(CacheError::Doubtful { file: "store".into() });
         }
-        let result = self.sync_state(&mut state);
-        state.doubtful = result.is_err();
-        result
+        if let Err(e) = self.sync_state(&mut state) {
+            state.doubtful = true;
+            return Err(e);
+        }
+        for (name, pack) in &mut state.packs {
+            if !pack.closed && pack.end >= self.pack_len {
+                // Without its index a pack is read at the next start: slower,
+                // and nothing is lost.
+                pack.closed = self.write_index(*name, pack).is_ok();
+            }
+        }
+        Ok(())
     }
 
     fn sync_state(&self, state: &mut State) -> Result<()> {
@@ -219,29 +228,19 @@ impl Store {
             self.disk.sync_names().map_err(|e| CacheError::io("store", e))?;
             state.names_changed = false;
         }
-        for (name, pack) in &mut state.packs {
-            if !pack.closed && pack.end >= self.pack_len {
-                self.close(*name, pack)?;
-            }
-        }
         Ok(())
     }
 
     /// Writes the index of a full pack. It is an aid: a power cut may lose or
     /// tear it, and the pack is then read instead.
-    fn close(&self, name: PackName, pack: &mut Pack) -> Result<()> {
+    fn write_index(&self, name: PackName, pack: &Pack) -> std::io::Result<()> {
         let file = index_name(name);
         let bytes = PackIndex { pack_len: pack.end, entries: pack.entries.clone() }.encode();
-        let write = || {
-            // What an earlier, interrupted attempt left.
-            if self.disk.open(&file)?.is_some() {
-                self.disk.remove(&file)?;
-            }
-            self.disk.create(&file)?.write_at(&bytes, 0)
-        };
-        write().map_err(|e| CacheError::io(&file, e))?;
-        pack.closed = true;
-        Ok(())
+        // What an earlier, interrupted attempt left.
+        if self.disk.open(&file)?.is_some() {
+            self.disk.remove(&file)?;
+        }
+        self.disk.create(&file)?.write_at(&bytes, 0)
     }
 
     /// Drops whole packs of cached chunks, oldest first, until at least

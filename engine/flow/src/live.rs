@@ -123,6 +123,13 @@ impl Live {
     /// Makes changes, all of them or none: they are seen at once, and durable
     /// after the next [`Self::commit`].
     pub fn apply(&mut self, changes: Vec<Change>) -> Result<()> {
+        // What a truncation has to read is read first: a disk that fails here
+        // fails before anything is changed.
+        for change in &changes {
+            if let Change::Truncate { file, len } = change {
+                self.overlay.extents(&self.base, *file, *len, u64::MAX)?;
+            }
+        }
         self.journal.append(&encode_changes(&changes));
         changes.into_iter().try_for_each(|change| self.overlay.apply(&self.base, change))
     }

@@ -11,7 +11,7 @@ use std::collections::BTreeMap;
 use warp_format::change::Change;
 use warp_format::limits::MAX_CHUNK_LEN;
 use warp_format::record::{Extent, Key, KeyKind, Record};
-use warp_format::{FileId, FormatError};
+use warp_format::{FileId, FormatError, NameHash};
 
 /// Written bytes of one file that are in no chunk yet: offset → bytes, none
 /// overlapping another.
@@ -108,14 +108,22 @@ impl Overlay {
         file: FileId,
         from: &Key,
     ) -> Result<Vec<(Key, Record)>> {
+        self.records_between(base, from, &Key::new(file, KeyKind::Dentry(NameHash([0xff; 16]))))
+    }
+
+    /// All records from this key to that of the same inode.
+    fn records_between(&self, base: &Base, from: &Key, to: &Key) -> Result<Vec<(Key, Record)>> {
         let mut merged: BTreeMap<Key, Record> = BTreeMap::new();
         if let Some(base) = base {
-            base.each_record(file, from, |key, record| {
-                merged.insert(key, record);
-                Ok(true)
+            base.each_record(from.file, from, |key, record| {
+                let inside = key <= *to;
+                if inside {
+                    merged.insert(key, record);
+                }
+                Ok(inside)
             })?;
         }
-        for (key, change) in self.records.range(from..).take_while(|(key, _)| key.file == file) {
+        for (key, change) in self.records.range(from..=to) {
             match change {
                 Some(record) => merged.insert(*key, record.clone()),
                 None => merged.remove(key),
@@ -134,7 +142,8 @@ impl Overlay {
     ) -> Result<Vec<(u64, Extent)>> {
         // An extent is at most a chunk long.
         let first = from.saturating_sub(MAX_CHUNK_LEN as u64);
-        let records = self.records_of(base, file, &Key::new(file, KeyKind::Extent(first)))?;
+        let key = |offset| Key::new(file, KeyKind::Extent(offset));
+        let records = self.records_between(base, &key(first), &key(to))?;
         let mut found = Vec::new();
         for (key, record) in records {
             if let (KeyKind::Extent(offset), Record::Extent(extent)) = (key.kind, record)

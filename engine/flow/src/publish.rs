@@ -10,7 +10,7 @@
 
 use crate::error::Result;
 use crate::live::{Live, PortalSecrets};
-use crate::overlay::Overlay;
+use crate::overlay::{Overlay, Pieces};
 use crate::reader::TreeReader;
 use crate::source::ChunkSource;
 use std::collections::BTreeMap;
@@ -142,40 +142,44 @@ impl Writer {
     }
 }
 
-/// Written bytes into chunks and extents.
+/// Written bytes into chunks and extents, a file at a time. A file that fails
+/// (the disk is full) keeps its written bytes, which stand before its extents.
 fn ingest(live: &mut Live, writer: &mut Writer) -> Result<()> {
-    for (file, pieces) in std::mem::take(&mut live.overlay.written) {
-        let key = Key::new(file, KeyKind::Inode);
-        let Some(Record::Inode(mut inode)) = live.overlay.get(&live.base, &key)? else {
-            // Without an inode nothing leads here: unlinked while open.
-            remove_extents(live, file)?;
-            continue;
-        };
-        let rule = CutRule::for_len(inode.size);
-        for (offset, bytes) in &pieces {
-            let end = offset + bytes.len() as u64;
-            live.overlay.cut_extents(&live.base, file, *offset, end)?;
-            let mut at = 0;
-            while at < bytes.len() {
-                let len = rule.first_cut(&writer.naming, &bytes[at..], true);
-                let plain = PlainChunk::data(&writer.naming, bytes[at..at + len].to_vec());
-                let extent = Extent { chunk: writer.put(&plain)?, start: 0, len: len as u32 };
-                live.overlay.put_extent(file, offset + at as u64, extent);
-                at += len;
-            }
-        }
-        if let Body::Extents(_) = inode.body {
-            let extents = live.overlay.extents(&live.base, file, 0, u64::MAX)?;
-            let stored = extents.iter().map(|(_, extent)| u64::from(extent.len)).sum();
-            inode.body = Body::Extents(stored);
-            live.overlay.records.insert(key, Some(Record::Inode(inode)));
+    while let Some((file, pieces)) = live.overlay.written.pop_first() {
+        if let Err(e) = ingest_file(live, writer, file, &pieces) {
+            live.overlay.written.insert(file, pieces);
+            return Err(e);
         }
     }
     Ok(())
 }
 
-fn remove_extents(live: &mut Live, file: FileId) -> Result<()> {
-    live.overlay.cut_extents(&live.base, file, 0, u64::MAX)
+fn ingest_file(live: &mut Live, writer: &mut Writer, file: FileId, pieces: &Pieces) -> Result<()> {
+    let key = Key::new(file, KeyKind::Inode);
+    let Some(Record::Inode(mut inode)) = live.overlay.get(&live.base, &key)? else {
+        // Without an inode nothing leads here: unlinked while open.
+        return live.overlay.cut_extents(&live.base, file, 0, u64::MAX);
+    };
+    let rule = CutRule::for_len(inode.size);
+    for (offset, bytes) in pieces {
+        let end = offset + bytes.len() as u64;
+        live.overlay.cut_extents(&live.base, file, *offset, end)?;
+        let mut at = 0;
+        while at < bytes.len() {
+            let len = rule.first_cut(&writer.naming, &bytes[at..], true);
+            let plain = PlainChunk::data(&writer.naming, bytes[at..at + len].to_vec());
+            let extent = Extent { chunk: writer.put(&plain)?, start: 0, len: len as u32 };
+            live.overlay.put_extent(file, offset + at as u64, extent);
+            at += len;
+        }
+    }
+    if let Body::Extents(_) = inode.body {
+        let extents = live.overlay.extents(&live.base, file, 0, u64::MAX)?;
+        let stored = extents.iter().map(|(_, extent)| u64::from(extent.len)).sum();
+        inode.body = Body::Extents(stored);
+        live.overlay.records.insert(key, Some(Record::Inode(inode)));
+    }
+    Ok(())
 }
 
 /// The new tree: the old one's leaves with the changes merged in.
