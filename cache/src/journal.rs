@@ -82,9 +82,16 @@ impl Journal {
         // What is behind the last whole record must not be taken for one of
         // the records that will be written over it.
         let name = name(number);
-        if file.len().map_err(|e| CacheError::io(&name, e))? > end {
-            file.truncate(end).and_then(|()| file.sync()).map_err(|e| CacheError::io(&name, e))?;
-        }
+        let settle = || {
+            if file.len()? > end {
+                file.truncate(end)?;
+            }
+            // After a kill the entries just read may be in memory only, and
+            // they are about to be called durable.
+            file.sync()?;
+            disk.sync_names()
+        };
+        settle().map_err(|e| CacheError::io(&name, e))?;
         let pending = Vec::new();
         let (durable, doubtful) = (sequence - 1, false);
         let journal =
@@ -143,7 +150,17 @@ impl Journal {
     pub fn rotate(&mut self) -> Result<u64> {
         self.commit()?;
         let old = self.number;
-        self.file = start(&*self.disk, old + 1, self.sequence)?;
+        self.file = match start(&*self.disk, old + 1, self.sequence) {
+            Ok(file) => file,
+            Err(e) => {
+                // Left there, it would be taken for a journal whose entries
+                // are gone once this one has gone on.
+                let gone = self.disk.remove(&name(old + 1)).and_then(|()| self.disk.sync_names());
+                let never = matches!(&gone, Err(e) if e.kind() == std::io::ErrorKind::NotFound);
+                self.doubtful = gone.is_err() && !never;
+                return Err(e);
+            }
+        };
         self.number = old + 1;
         self.end = JOURNAL_HEADER_LEN as u64;
         Ok(old)
@@ -205,7 +222,7 @@ impl Replay<'_> {
             Err(source @ FormatError::Newer { .. }) => {
                 return Err(CacheError::corrupt(self.name, 0, source));
             }
-            _ if newest => return Ok(None),
+            _ if newest && !self.holds_entry(&bytes) => return Ok(None),
             _ => {
                 let source = FormatError::Checksum { at: "journal header" };
                 return Err(CacheError::corrupt(self.name, 0, source));
@@ -229,6 +246,14 @@ impl Replay<'_> {
             return Err(CacheError::Lost { file: self.name.to_owned(), sequence: *sequence });
         }
         Ok(Some(at as u64))
+    }
+
+    /// True if a whole entry is anywhere in the file.
+    fn holds_entry(&self, bytes: &[u8]) -> bool {
+        let places = bytes.windows(ENTRY_MAGIC.len()).enumerate();
+        places
+            .filter(|(_, found)| *found == ENTRY_MAGIC)
+            .any(|(at, _)| self.key.open(self.number, &bytes[at..]).is_some())
     }
 
     /// True if something behind the end proves that entry `sequence` had been

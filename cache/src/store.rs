@@ -15,7 +15,7 @@ use crate::disk::{Disk, DiskFile};
 use crate::error::{CacheError, Result};
 use std::collections::{BTreeMap, HashMap};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use warp_format::archive::{FRAME_LEN, Frame};
+use warp_format::archive::{FRAME_LEN, Frame, RECORD_MAGIC};
 use warp_format::pack::{PACK_HEADER_LEN, PackHeader, PackIndex, Place};
 use warp_format::{ChunkId, FormatError, SealedChunk};
 
@@ -59,6 +59,8 @@ pub struct Recovery {
     pub scanned: usize,
     /// Bytes of torn tails that were cut.
     pub cut_bytes: u64,
+    /// Bytes that hold no whole record although one follows: damage.
+    pub damaged_bytes: u64,
 }
 
 /// How much is stored.
@@ -102,6 +104,9 @@ impl Store {
         let names = disk.names().map_err(|e| CacheError::io("store", e))?;
         let mut found: Vec<PackName> = names.iter().filter_map(|name| parse_name(name)).collect();
         found.sort_unstable();
+        // After a kill, names and bytes may be in memory only; they count as
+        // durable after the next sync, like those of new packs.
+        state.names_changed = !found.is_empty();
         for name in found {
             match open_pack(&*disk, name, &mut recovery)? {
                 Some(pack) => {
@@ -115,7 +120,6 @@ impl Store {
                 None => {
                     let file = pack_name(name);
                     disk.remove(&file).map_err(|e| CacheError::io(&file, e))?;
-                    state.names_changed = true;
                 }
             }
         }
@@ -174,7 +178,11 @@ impl Store {
             pack.write_at(&PackHeader { class, number }.encode(), 0)?;
             Ok(pack)
         };
-        let handle = make().map_err(|e| CacheError::io(&file, e))?;
+        let handle = make().map_err(|e| {
+            // The disk is full, say: the name must be free for the next try.
+            let _ = self.disk.remove(&file);
+            CacheError::io(&file, e)
+        })?;
         let end = PACK_HEADER_LEN as u64;
         let pack = Pack { file: handle, end, entries: Vec::new(), dirty: true, closed: false };
         state.packs.insert(name, pack);
@@ -295,25 +303,29 @@ fn open_pack(disk: &dyn Disk, name: PackName, recovery: &mut Recovery) -> Result
     if len >= PACK_HEADER_LEN as u64 {
         file.read_at(&mut header, 0).map_err(io)?;
     }
-    match PackHeader::decode(&header) {
-        Ok(found) if (found.class, found.number) == name => {}
+    let headed = match PackHeader::decode(&header) {
+        Ok(found) => (found.class, found.number) == name,
         Err(source @ FormatError::Newer { .. }) => {
             return Err(CacheError::corrupt(&file_name, 0, source));
         }
-        // Nothing behind a header that was never synced was acknowledged.
-        _ => return Ok(None),
-    }
+        Err(_) => false,
+    };
     if let Some(index) = read_index(disk, name, len)? {
         let pack = Pack { file, end: len, entries: index.entries, dirty: false, closed: true };
         return Ok(Some(pack));
     }
     recovery.scanned += 1;
-    let (entries, end) = scan(&*file, &file_name, len)?;
+    let Scanned { entries, end, damaged } = scan(&*file, &file_name, len)?;
+    recovery.damaged_bytes += damaged;
+    if !headed && entries.is_empty() {
+        // The power went while it was being made: nothing was acknowledged.
+        return Ok(None);
+    }
     if end < len {
         recovery.cut_bytes += len - end;
         file.truncate(end).and_then(|()| file.sync()).map_err(io)?;
     }
-    Ok(Some(Pack { file, end, entries, dirty: false, closed: false }))
+    Ok(Some(Pack { file, end, entries, dirty: true, closed: false }))
 }
 
 fn read_index(disk: &dyn Disk, name: PackName, pack_len: u64) -> Result<Option<PackIndex>> {
@@ -327,16 +339,41 @@ fn read_index(disk: &dyn Disk, name: PackName, pack_len: u64) -> Result<Option<P
     Ok(PackIndex::decode(&bytes).ok().filter(|index| index.pack_len == pack_len))
 }
 
-/// Reads a pack front to back; gives what is whole and where it ends.
-fn scan(file: &dyn DiskFile, name: &str, len: u64) -> Result<(Vec<(ChunkId, Place)>, u64)> {
-    let mut entries = Vec::new();
-    let mut at = PACK_HEADER_LEN as u64;
-    while let Some(chunk) = read_record(file, name, at, len)? {
+struct Scanned {
+    entries: Vec<(ChunkId, Place)>,
+    /// Behind the last whole record.
+    end: u64,
+    damaged: u64,
+}
+
+/// Reads a pack front to back. A record that is not whole ends it, unless a
+/// whole one follows: then it is damage, and what follows is kept.
+fn scan(file: &dyn DiskFile, name: &str, len: u64) -> Result<Scanned> {
+    let mut found = Scanned { entries: Vec::new(), end: PACK_HEADER_LEN as u64, damaged: 0 };
+    let mut at = found.end;
+    while at < len {
+        let Some(chunk) = read_record(file, name, at, len)? else {
+            match next_magic(file, name, at + 1, len)? {
+                Some(next) => at = next,
+                None => break,
+            }
+            continue;
+        };
+        found.damaged += at - found.end;
         let place = Place { offset: at + FRAME_LEN as u64, len: chunk.bytes().len() as u32 };
-        at = place.offset + u64::from(place.len);
-        entries.push((chunk.id(), place));
+        found.entries.push((chunk.id(), place));
+        found.end = place.offset + u64::from(place.len);
+        at = found.end;
     }
-    Ok((entries, at))
+    Ok(found)
+}
+
+/// The next place from `at` on where a record may begin.
+fn next_magic(file: &dyn DiskFile, name: &str, at: u64, len: u64) -> Result<Option<u64>> {
+    let mut rest = vec![0; usize::try_from(len - at.min(len)).unwrap_or(usize::MAX)];
+    file.read_at(&mut rest, at).map_err(|e| CacheError::io(name, e))?;
+    let place = rest.windows(RECORD_MAGIC.len()).position(|bytes| bytes == RECORD_MAGIC);
+    Ok(place.map(|place| at + place as u64))
 }
 
 fn read_record(file: &dyn DiskFile, name: &str, at: u64, len: u64) -> Result<Option<SealedChunk>> {

@@ -105,3 +105,25 @@ fn a_flipped_bit_in_a_pack_is_an_error_and_not_other_bytes() {
     std::fs::write(&path, bytes).unwrap();
     assert!(store.get(&chunk(9).id()).is_err());
 }
+
+/// Damage in the middle of a pack that is read at start costs the chunks it
+/// touches and no other.
+#[test]
+fn damage_in_the_middle_of_a_pack_costs_what_it_touches() {
+    for (from, len) in [(0, 40), (300, 1), (330, 200)] {
+        let dir = tempfile::tempdir().unwrap();
+        let open = || Store::open(Arc::new(HostDisk::new(dir.path().into()).unwrap())).unwrap();
+        let (store, _) = open();
+        (0..8).for_each(|n| store.put(&chunk(n), Class::Own).unwrap());
+        store.sync().unwrap();
+        drop(store);
+        let path = dir.path().join("own-00000001.pack");
+        let mut bytes = std::fs::read(&path).unwrap();
+        bytes[from..from + len].fill(0xaa);
+        std::fs::write(&path, bytes).unwrap();
+        let (store, recovery) = open();
+        let lost = (0..8).filter(|n| store.get(&chunk(*n).id()).is_err()).count();
+        assert!(lost <= 3, "{lost} lost by {len} bytes at {from}: {recovery:?}");
+        assert!(recovery.damaged_bytes > 0 || lost == 0, "{recovery:?}");
+    }
+}

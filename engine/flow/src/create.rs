@@ -4,7 +4,8 @@
 //! file. Three stages run side by side: this thread reads, cuts, hashes and
 //! looks up; workers pack and seal; one writer keeps the order. Promises: the
 //! same tree and options give the same bytes (unsealed, unsigned), whatever
-//! the count of workers; memory does not grow with the size of files.
+//! the count of workers; memory grows with the count of different chunks and
+//! small files, by about 200 bytes each, and with nothing else.
 //! Never: leaves half an archive under the final name.
 //! Tested by `tests/tests/archive.rs` and the unit tests below.
 
@@ -315,15 +316,19 @@ impl<'a> Reader<'a> {
     /// One inode: its record, attributes, names, content, children.
     fn entry(&mut self, entry: &Entry, dir: Option<u32>, ahead: &mut Cursor<'_>) -> Result<()> {
         let file = FileId::from_ordinal(entry.ordinal);
-        if let Err(problem) = self.try_entry(file, entry) {
+        if let Err(problem) = self.by_any_name(file, entry) {
             match problem {
                 FlowError::Io { .. } => {}
                 fatal => return Err(fatal),
             }
-            let path = self.all.tree_path(entry.parent, &entry.name);
-            // A directory that could not be listed was told by the first pass.
-            if dir.is_none() || self.problems.iter().all(|known| known.path != path) {
-                self.problems.push(Problem { path, error: problem });
+            let own = [(entry.parent, entry.name.clone())];
+            let links = self.all.links.get(&entry.ordinal);
+            for (parent, name) in links.map_or(own.as_slice(), |links| &links.names) {
+                let path = self.all.tree_path(*parent, name);
+                // A directory that could not be listed was told by the first pass.
+                if dir.is_none() || self.problems.iter().all(|known| known.path != path) {
+                    self.problems.push(Problem { path, error: problem.clone() });
+                }
             }
             // The directory's record names it already; a tombstone in the
             // inode's place makes every reader pass over the name.
@@ -339,6 +344,25 @@ impl<'a> Reader<'a> {
             self.flush()?;
         }
         Ok(())
+    }
+
+    /// Reads an inode by its first name, or by another if that one is gone or
+    /// leads elsewhere by now.
+    fn by_any_name(&mut self, file: FileId, entry: &Entry) -> Result<()> {
+        let first = self.try_entry(file, entry);
+        let all = self.all;
+        match (&first, all.links.get(&entry.ordinal)) {
+            (Err(FlowError::Io { .. }), Some(links)) => {
+                for (parent, name) in &links.names {
+                    let other = Entry { parent: *parent, name: name.clone(), ..entry.clone() };
+                    if self.try_entry(file, &other).is_ok() {
+                        return Ok(());
+                    }
+                }
+                first
+            }
+            _ => first,
+        }
     }
 
     /// Reads one inode. Fails with `Io` before anything of it is recorded.
@@ -369,6 +393,11 @@ impl<'a> Reader<'a> {
         if (stat.st_mode >> 12) & 15 != u32::from(entry.file_type.to_bits()) {
             return Err(at(rustix::io::Errno::STALE));
         }
+        // Its other names say that it is that inode and no other.
+        let links = self.all.links.get(&entry.ordinal);
+        if links.is_some_and(|links| links.identity != (stat.st_dev, stat.st_ino)) {
+            return Err(at(rustix::io::Errno::STALE));
+        }
         let xattrs = match &opened {
             Some(fd) => xattr::read_all(fd),
             None => xattr::read_all_at(parent, name),
@@ -394,7 +423,7 @@ impl<'a> Reader<'a> {
         }
         self.summary.inodes += 1;
         self.summary.names +=
-            self.all.links.get(&entry.ordinal).map_or(1, |names| names.len() as u64);
+            self.all.links.get(&entry.ordinal).map_or(1, |links| links.names.len() as u64);
         self.progress.add_file();
         Ok(())
     }
@@ -624,7 +653,7 @@ impl<'a> Reader<'a> {
             (parent, self.keys.naming.name_hash(name))
         };
         let mut links = match self.all.links.get(&entry.ordinal) {
-            Some(names) => names.iter().map(|(parent, name)| place(*parent, name)).collect(),
+            Some(links) => links.names.iter().map(|(parent, name)| place(*parent, name)).collect(),
             None => vec![place(entry.parent, &entry.name)],
         };
         links.sort_unstable();

@@ -5,7 +5,7 @@
 //! byte by byte, so archives of different keys can be compared. Tested by
 //! `tests/tests/archive.rs`.
 
-use crate::error::Result;
+use crate::error::{FlowError, Result};
 use crate::progress::Progress;
 use crate::reader::{Attributes, TreeReader, join};
 use crate::source::ChunkSource;
@@ -22,7 +22,7 @@ pub enum Change {
     Removed,
     /// Content or type differs.
     Content,
-    /// Only mode, owner, time or attributes differ.
+    /// Only mode, owner, time, count of names or attributes differ.
     Attributes,
 }
 
@@ -44,6 +44,11 @@ pub fn diff<A: ChunkSource, B: ChunkSource>(
 ) -> Result<()> {
     if a.root().hash == b.root().hash {
         return Ok(());
+    }
+    if let (Some(x), Some(y)) = (root_of(a)?, root_of(b)?)
+        && !same_attributes(a, FileId::ROOT, &x, b, FileId::ROOT, &y)?
+    {
+        found(Difference { path: b".".to_vec(), change: Change::Attributes })?;
     }
     let mut stack = vec![(Vec::new(), FileId::ROOT, FileId::ROOT)];
     while let Some((path, left, right)) = stack.pop() {
@@ -86,6 +91,14 @@ pub fn diff<A: ChunkSource, B: ChunkSource>(
     Ok(())
 }
 
+/// The root's attributes; an archive of loose files says nothing of its root.
+fn root_of<S: ChunkSource>(reader: &TreeReader<S>) -> Result<Option<Attributes>> {
+    match reader.attributes(FileId::ROOT) {
+        Err(FlowError::Lost { .. }) => Ok(None),
+        other => other,
+    }
+}
+
 fn listing<S: ChunkSource>(
     reader: &TreeReader<S>,
     dir: FileId,
@@ -101,11 +114,11 @@ fn listing<S: ChunkSource>(
 
 fn compare<A: ChunkSource, B: ChunkSource>(
     a: &TreeReader<A>,
-    (left, x): &(Dentry, Attributes),
+    (left, left_attributes): &(Dentry, Attributes),
     b: &TreeReader<B>,
-    (right, y): &(Dentry, Attributes),
+    (right, right_attributes): &(Dentry, Attributes),
 ) -> Result<Option<Change>> {
-    let (x, y) = (&x.inode, &y.inode);
+    let (x, y) = (&left_attributes.inode, &right_attributes.inode);
     let same_content = match (&x.body, &y.body) {
         (Body::Extents(_) | Body::Inline(_), Body::Extents(_) | Body::Inline(_)) => {
             x.size == y.size && same_bytes(a, left, x, b, right, y)?
@@ -115,9 +128,23 @@ fn compare<A: ChunkSource, B: ChunkSource>(
     if !same_content {
         return Ok(Some(Change::Content));
     }
-    let same = (x.permissions, x.uid, x.gid, x.mtime) == (y.permissions, y.uid, y.gid, y.mtime)
-        && a.xattrs(left.file)? == b.xattrs(right.file)?;
+    let same = same_attributes(a, left.file, left_attributes, b, right.file, right_attributes)?;
     Ok((!same).then_some(Change::Attributes))
+}
+
+/// Mode, owner, time, count of names and extended attributes.
+fn same_attributes<A: ChunkSource, B: ChunkSource>(
+    a: &TreeReader<A>,
+    left: FileId,
+    x: &Attributes,
+    b: &TreeReader<B>,
+    right: FileId,
+    y: &Attributes,
+) -> Result<bool> {
+    let of = |at: &Attributes| {
+        (at.inode.permissions, at.inode.uid, at.inode.gid, at.inode.mtime, at.links)
+    };
+    Ok(of(x) == of(y) && a.xattrs(left)? == b.xattrs(right)?)
 }
 
 fn same_bytes<A: ChunkSource, B: ChunkSource>(

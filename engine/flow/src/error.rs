@@ -112,9 +112,7 @@ impl FlowError {
         match self {
             Self::Io { source, .. } => match source.kind() {
                 io::ErrorKind::NotFound => Kind::NotFound,
-                io::ErrorKind::StorageFull
-                | io::ErrorKind::QuotaExceeded
-                | io::ErrorKind::FileTooLarge => Kind::Full,
+                io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded => Kind::Full,
                 io::ErrorKind::ResourceBusy => Kind::Busy,
                 _ => Kind::Failed,
             },

@@ -18,7 +18,7 @@ use rustix::fs::{self, AtFlags, Mode, OFlags, ResolveFlags};
 use rustix::io::Errno;
 use std::collections::{HashMap, HashSet, VecDeque};
 use std::ffi::OsStr;
-use std::os::fd::{AsFd, OwnedFd};
+use std::os::fd::{AsFd, AsRawFd, OwnedFd};
 use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::FileExt;
 use std::path::PathBuf;
@@ -653,8 +653,18 @@ fn regular<S: ChunkSource>(
     };
     let extents = reader.whole_extents(job.file, &job.inode)?;
     let flags = OFlags::WRONLY | OFlags::CREATE | OFlags::EXCL | OFlags::NOFOLLOW | OFlags::CLOEXEC;
-    let fd = replace(job, force, || fs::openat(&*job.dir, name, flags, Mode::from_raw_mode(0o600)))
-        .map_err(at)?;
+    let create = |name: &OsStr| fs::openat(&*job.dir, name, flags, Mode::from_raw_mode(0o600));
+    let temporary;
+    let (fd, made_as) = match create(name) {
+        // What is there is replaced once the new file is whole, and not before.
+        Err(Errno::EXIST) if force => {
+            let random = u64::from_le_bytes(crate::home::random_array()?);
+            temporary = format!(".warp-{random:016x}.tmp");
+            let temporary = OsStr::new(&temporary);
+            (create(temporary).map_err(at)?, temporary)
+        }
+        other => (other.map_err(at)?, name),
+    };
     let file = std::fs::File::from(fd);
     let io = |e: std::io::Error| FlowError::io(OsStr::from_bytes(&job.path), e);
     let write = || -> Result<()> {
@@ -674,9 +684,15 @@ fn regular<S: ChunkSource>(
         }
         Ok(())
     };
-    write().inspect_err(|_| {
+    let placed = write().and_then(|()| {
+        if made_as == name {
+            return Ok(());
+        }
+        fs::renameat(&*job.dir, made_as, &*job.dir, name).map_err(at)
+    });
+    placed.inspect_err(|_| {
         // A file is whole or absent.
-        let _ = fs::unlinkat(&*job.dir, name, AtFlags::empty());
+        let _ = fs::unlinkat(&*job.dir, made_as, AtFlags::empty());
     })?;
     // An attribute that the target's filesystem cannot hold is told, and the
     // content kept.
@@ -726,10 +742,16 @@ fn set_attributes_at(job: &Job, xattrs: &[Xattr]) -> rustix::io::Result<()> {
         tolerate(&xattr.name, set, job.privileged)?;
     }
     if !is_link {
-        // The name was made a moment ago in a directory that only the owner
-        // can change, so it is no link.
+        // In a directory that others may write to, the name may be another
+        // file by now: the one that was opened must be of the type made here.
+        let flags = OFlags::PATH | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+        let opened = fs::openat(dir, name, flags, Mode::empty())?;
+        let found = (fs::fstat(&opened)?.st_mode >> 12) & 15;
+        if found != u32::from(job.inode.file_type().to_bits()) {
+            return Err(Errno::STALE);
+        }
         let mode = Mode::from_raw_mode(job.inode.permissions.into());
-        fs::chmodat(dir, name, mode, AtFlags::empty())?;
+        fs::chmod(format!("/proc/self/fd/{}", opened.as_raw_fd()), mode)?;
     }
     fs::utimensat(dir, name, &times(&job.inode), AtFlags::SYMLINK_NOFOLLOW)
 }

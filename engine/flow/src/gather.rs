@@ -19,6 +19,7 @@ use std::ffi::OsStr;
 use std::os::fd::OwnedFd;
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Component, Path, PathBuf};
+use warp_format::limits::MAX_NAME_LEN;
 use warp_format::record::FileType;
 
 /// What to gather.
@@ -59,13 +60,22 @@ pub(crate) struct Dir {
     path: Option<PathBuf>,
 }
 
+/// An inode with several names.
+#[derive(Debug)]
+pub(crate) struct Links {
+    /// Device and number: what is opened later must still be this one.
+    pub(crate) identity: (u64, u64),
+    /// Directory and name of each.
+    pub(crate) names: Vec<(u32, Vec<u8>)>,
+}
+
 /// The result of the first pass.
 pub(crate) struct Gathered {
     blocks: Vec<(Vec<u8>, usize)>,
     tail: Vec<u8>,
     pub(crate) dirs: Vec<Dir>,
-    /// Names of inodes that have several: ordinal → (directory, name).
-    pub(crate) links: HashMap<u64, Vec<(u32, Vec<u8>)>>,
+    /// Inodes that have several names here.
+    pub(crate) links: HashMap<u64, Links>,
     /// Host paths of entries that do not lie under their parent's.
     overrides: HashMap<(u32, Vec<u8>), PathBuf>,
     /// True if the root stands for no directory on the host.
@@ -165,7 +175,7 @@ pub(crate) fn gather(selection: &Selection, progress: &Progress) -> Result<Gathe
         at += 1;
     }
     // What has one name only (its other names are outside) needs no list.
-    all.links.retain(|_, names| names.len() > 1);
+    all.links.retain(|_, links| links.names.len() > 1);
     progress.set_total(all.bytes);
     Ok(all)
 }
@@ -282,6 +292,12 @@ impl Gathered {
         if selection.skip.contains(&identity) || self.is_excluded(parent, name, selection) {
             return None;
         }
+        if name.len() > MAX_NAME_LEN {
+            let host = path.unwrap_or_else(|| self.host_path(parent).join(OsStr::from_bytes(name)));
+            let below = self.tree_path(parent, name);
+            self.problem_at(below, &host, rustix::io::Errno::NAMETOOLONG);
+            return None;
+        }
         let Ok(file_type) = FileType::from_bits(((stat.st_mode >> 12) & 15) as u8) else {
             return None;
         };
@@ -296,7 +312,9 @@ impl Gathered {
         }
         if !is_dir && stat.st_nlink > 1 {
             seen.insert(identity, ordinal);
-            self.links.entry(ordinal).or_default().push((parent, name.to_vec()));
+            let links =
+                self.links.entry(ordinal).or_insert_with(|| Links { identity, names: Vec::new() });
+            links.names.push((parent, name.to_vec()));
         }
         self.names += 1;
         self.put(parent, file_type, known, name);
@@ -472,7 +490,7 @@ mod tests {
         let want: Vec<_> = want.iter().map(|(p, n)| ((*p).to_owned(), *n)).collect();
         assert_eq!(list(&selection), want);
         let all = gather(&selection, &Progress::default()).unwrap();
-        assert_eq!(all.links[&1].len(), 2);
+        assert_eq!(all.links[&1].names.len(), 2);
         assert_eq!((all.inodes, all.names, all.bytes), (6, 6, 3));
     }
 

@@ -52,13 +52,18 @@ fn head_numbers(disk: &dyn Disk) -> Result<Vec<u64>> {
 /// The newest head on this disk that is whole and ours. A newer one that is
 /// torn was never acknowledged: the journal still holds what it held.
 pub(crate) fn newest_head(disk: &dyn Disk, secrets: &PortalSecrets) -> Result<Option<Head>> {
+    let device = secrets.signing_key().device_id();
+    let ours = |number| (secrets.portal, device, number);
     for number in head_numbers(disk)? {
         let Some(file) = disk.open(&head_name(number)).map_err(head_error)? else { continue };
         let len = file.len().map_err(head_error)?;
         let mut bytes = vec![0; usize::try_from(len).unwrap_or(usize::MAX)];
         file.read_at(&mut bytes, 0).map_err(head_error)?;
         match Head::open(&bytes) {
-            Ok(head) if head.portal == secrets.portal && head.sequence == number => {
+            Ok(head) if (head.portal, head.device, head.sequence) == ours(number) => {
+                // It may have been read from memory only, after a kill: what
+                // is built on it must not outlast it.
+                file.sync().map_err(head_error)?;
                 return Ok(Some(head));
             }
             Err(e @ FormatError::Newer { .. }) => return Err(e.into()),

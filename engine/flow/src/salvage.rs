@@ -82,7 +82,10 @@ pub fn salvage(
     let reader = TreeReader::new(rescued, keys, root);
     let orphans = |reached: &HashSet<FileId>| orphans(&reader, reached);
     let mut result = extract_salvaged(&reader, options, &torn, &orphans, progress)?;
-    if let Some(lost) = lost_count(&reader, &result.reached)? {
+    // Of chosen paths nobody expects all files.
+    if options.paths.is_empty()
+        && let Some(lost) = lost_count(&reader, &result.reached)?
+    {
         use std::os::unix::ffi::OsStrExt;
         let path = path.as_os_str().as_bytes().to_vec();
         result.extracted.problems.push(Problem { path, error: lost });
@@ -318,6 +321,7 @@ fn lost_count(
     let Ok(summary) = reader.summary() else {
         return Ok(Some(FlowError::Lost { what: "end, with the count of files," }));
     };
-    let found = reached.len() as u64;
-    Ok((found < summary.inodes).then_some(FlowError::LostFiles { found, had: summary.inodes }))
+    // A tombstone is reached as its file would be.
+    let (found, had) = (reached.len() as u64, summary.inodes + summary.unread);
+    Ok((found < had).then_some(FlowError::LostFiles { found, had }))
 }

@@ -109,15 +109,20 @@ impl OutputFile {
         if target.is_dir() {
             return Err(bad("is a directory"));
         }
+        if target.exists() && !target.is_file() {
+            return Err(bad("is no regular file, and is not replaced"));
+        }
         let mut hidden = std::ffi::OsString::from(".");
         // The name of the temporary file must fit too.
         hidden.push(if name.len() < 200 { name } else { std::ffi::OsStr::new("archive") });
-        hidden.push(format!(".{}.tmp", std::process::id()));
+        let random = u64::from_le_bytes(crate::home::random_array()?);
+        hidden.push(format!(".{random:016x}.tmp"));
         let temporary = target.with_file_name(hidden);
+        // A new file only: in a directory of others, a name that could be
+        // guessed may be a link to anywhere.
         let file = OpenOptions::new()
             .write(true)
-            .create(true)
-            .truncate(true)
+            .create_new(true)
             .mode(0o666)
             .open(&temporary)
             .map_err(|e| FlowError::io(target, e))?;

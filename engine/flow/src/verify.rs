@@ -12,6 +12,7 @@ use crate::limits::{SEAL_QUEUE, workers};
 use crate::progress::{Problem, Progress};
 use crate::reader::{Attributes, TreeReader};
 use std::collections::HashMap;
+use std::hash::{BuildHasher, RandomState};
 use std::path::Path;
 use std::sync::mpsc::{Receiver, sync_channel};
 use std::sync::{Mutex, PoisonError};
@@ -52,19 +53,26 @@ pub struct Verified {
 }
 
 /// Which claims about each index entry have been seen: 0 for none, else a
-/// mark of the last. Of two references that differ, both are checked.
-struct Claims(Vec<u32>);
+/// mark of the last. Of two references that differ, both are checked; marks
+/// are hashes under a key of this run, so nobody can choose two that agree.
+struct Claims {
+    marks: Vec<u64>,
+    hasher: RandomState,
+}
 
 impl Claims {
+    fn new(count: u64) -> Self {
+        Self { marks: vec![0; count as usize], hasher: RandomState::new() }
+    }
+
     /// True if this claim is a new one.
     fn add(&mut self, at: u64, claim: &ChunkRef) -> bool {
-        let [a, b, c, d, ..] = claim.hash.0;
-        let mark = (u32::from_le_bytes([a, b, c, d]) ^ claim.len ^ claim.epoch) | 1;
-        std::mem::replace(&mut self.0[at as usize], mark) != mark
+        let mark = self.hasher.hash_one(claim).max(1);
+        std::mem::replace(&mut self.marks[at as usize], mark) != mark
     }
 
     fn none(&self, at: u64) -> bool {
-        self.0[at as usize] == 0
+        self.marks[at as usize] == 0
     }
 }
 
@@ -81,7 +89,7 @@ pub fn verify(
     if let Err(e) = archive.check_layout() {
         problems.push(about_archive(archive, e)?);
     }
-    let mut seen = Claims(vec![0; count as usize]);
+    let mut seen = Claims::new(count);
     let bad = Mutex::new(HashMap::new());
     let (tx, rx) = sync_channel::<ChunkRef>(SEAL_QUEUE * 8);
     let rx = Mutex::new(rx);

@@ -1,0 +1,282 @@
+//! Properties of what a device keeps for itself: keyring, packs, journal and
+//! the changes in it. What goes in comes out, one value has one encoding, and
+//! foreign bytes never panic.
+
+#[expect(dead_code, reason = "shared with prop_format.rs, which uses all of it")]
+mod arb;
+
+use arb::*;
+use proptest::collection::vec;
+use proptest::prelude::*;
+use proptest::sample::{Index, select};
+use warp_format::change::{Change, decode_changes, encode_changes};
+use warp_format::keys::ArgonCost;
+use warp_format::local::{
+    Entry, EntryHead, JOURNAL_HEADER_LEN, JournalHeader, LocalKey, MAX_ENTRY_LEN,
+};
+use warp_format::pack::{Class, PACK_HEADER_LEN, PackHeader, PackIndex, Place};
+use warp_format::{ChunkId, FormatError, Keyring, KeyringRandom, Secret};
+
+/// Bytes with the checksum that the end of an index and a keyring carries.
+fn checked(body: &[u8]) -> Vec<u8> {
+    [body, blake3::hash(body).as_bytes().as_slice()].concat()
+}
+
+// ---- changes --------------------------------------------------------------
+
+fn arb_change() -> impl Strategy<Value = Change> {
+    let offset = || prop_oneof![0u64..1000, any::<u64>()];
+    prop_oneof![
+        3 => arb_entry().prop_map(|(key, record)| Change::Put(key, record)),
+        1 => arb_key().prop_map(Change::Remove),
+        2 => (arb_file_id(), offset(), vec(any::<u8>(), 0..300))
+            .prop_map(|(file, offset, bytes)| Change::Write { file, offset, bytes }),
+        1 => (arb_file_id(), offset()).prop_map(|(file, len)| Change::Truncate { file, len }),
+        1 => offset().prop_map(Change::Published),
+    ]
+}
+
+/// What decodes encodes to the same bytes.
+fn check_changes(bytes: &[u8]) -> Result<(), TestCaseError> {
+    if let Ok(changes) = decode_changes(bytes) {
+        prop_assert_eq!(encode_changes(&changes), bytes);
+    }
+    Ok(())
+}
+
+proptest! {
+    #![proptest_config(cases(256))]
+
+    #[test]
+    fn changes_come_back_whole_or_not_at_all(
+        changes in vec(arb_change(), 0..8),
+        cut: Index,
+        extra in vec(any::<u8>(), 1..4),
+    ) {
+        let bytes = encode_changes(&changes);
+        prop_assert!(decode_changes(&bytes[..cut.index(bytes.len())]).is_err());
+        prop_assert!(decode_changes(&[&bytes[..], &extra].concat()).is_err());
+        prop_assert_eq!(decode_changes(&bytes), Ok(changes));
+    }
+
+    #[test]
+    fn changes_that_decode_have_one_encoding(
+        changes in vec(arb_change(), 0..5),
+        acts in arb_damage(),
+        foreign in vec(any::<u8>(), 0..200),
+        kind in 0u8..6,
+    ) {
+        let mut damaged = encode_changes(&changes);
+        damage(&mut damaged, &acts);
+        check_changes(&damaged)?;
+        check_changes(&foreign)?;
+        // One change of each kind, so that what follows its kind is read.
+        check_changes(&[&[1, kind], &foreign[..]].concat())?;
+    }
+}
+
+#[test]
+fn a_count_of_changes_over_the_bytes_that_follow_is_refused() {
+    let at = "changes";
+    let truncated = Err(FormatError::Truncated { at });
+    assert_eq!(decode_changes(&[]), truncated);
+    assert_eq!(decode_changes(&[2, 4, 1, 4]), truncated);
+    let huge = [&[0xff; 9][..], &[1, 4, 1]].concat();
+    assert_eq!(decode_changes(&huge), truncated);
+    assert_eq!(decode_changes(&[1, 5, 0]), Err(FormatError::Invalid { at }));
+    assert_eq!(decode_changes(&[0]), Ok(Vec::new()));
+    assert_eq!(decode_changes(&[0, 0]), Err(FormatError::Invalid { at }));
+}
+
+// ---- journal --------------------------------------------------------------
+
+fn local_key() -> LocalKey {
+    LocalKey::new(Secret::new([0x77; 32]))
+}
+
+proptest! {
+    #![proptest_config(cases(256))]
+
+    #[test]
+    fn a_record_opens_in_its_place_and_no_damaged_one_does(
+        numbers in any::<(u64, u64, u64)>(),
+        nonce in any::<[u8; 24]>(),
+        entry in vec(any::<u8>(), 0..300),
+        acts in arb_damage(),
+        other: u64,
+        behind in vec(any::<u8>(), 0..20),
+    ) {
+        let (journal, sequence, durable) = numbers;
+        let mut record = Vec::new();
+        local_key().seal(journal, sequence, durable, nonce, &entry, &mut record);
+        let head = EntryHead { len: entry.len() as u32, sequence, durable };
+        prop_assert_eq!(head.record_len(), record.len());
+        let whole = Some(Entry { head, bytes: entry });
+        prop_assert_eq!(&local_key().open(journal, &record), &whole);
+        prop_assert_eq!(&local_key().open(journal, &[&record[..], &behind].concat()), &whole);
+        prop_assert_eq!(local_key().open(other, &record).is_some(), other == journal);
+        let mut damaged = record.clone();
+        damage(&mut damaged, &acts);
+        prop_assert_eq!(
+            local_key().open(journal, &damaged).is_some(),
+            damaged.starts_with(&record)
+        );
+    }
+
+    #[test]
+    fn foreign_bytes_are_no_record_and_no_journal_header(
+        foreign in vec(any::<u8>(), 0..200),
+        len in prop_oneof![0u32..200, (MAX_ENTRY_LEN as u32 - 1)..=u32::MAX],
+        number: u64,
+        first: u64,
+        at: Index,
+        flip in 1u8..,
+    ) {
+        prop_assert_eq!(local_key().open(number, &foreign), None);
+        let framed = [&[0xe5, b'w', b'J', 0xc7], &len.to_le_bytes(), &foreign[..]].concat();
+        prop_assert_eq!(local_key().open(number, &framed), None);
+        prop_assert!(JournalHeader::decode(&foreign).is_err());
+
+        let header = JournalHeader { number, first };
+        let mut bytes = header.encode();
+        prop_assert_eq!(JournalHeader::decode(&[&bytes[..], &foreign].concat()), Ok(header));
+        bytes[at.index(JOURNAL_HEADER_LEN)] ^= flip;
+        prop_assert!(JournalHeader::decode(&bytes).is_err());
+    }
+}
+
+// ---- packs ----------------------------------------------------------------
+
+fn arb_index() -> impl Strategy<Value = PackIndex> {
+    let entry = (any::<[u8; 32]>(), 0u64..1000, 0u32..1000);
+    (vec(entry, 0..6), 0u64..1000).prop_map(|(entries, behind)| {
+        let mut end = PACK_HEADER_LEN as u64;
+        let mut place = |(id, gap, len): ([u8; 32], u64, u32)| {
+            let offset = end + gap;
+            end = offset + u64::from(len);
+            (ChunkId(id), Place { offset, len })
+        };
+        let entries = entries.into_iter().map(&mut place).collect();
+        PackIndex { pack_len: end + behind, entries }
+    })
+}
+
+/// What decodes encodes to the same bytes.
+fn check_index(bytes: &[u8]) -> Result<(), TestCaseError> {
+    if let Ok(index) = PackIndex::decode(bytes) {
+        prop_assert_eq!(index.encode(), bytes);
+    }
+    Ok(())
+}
+
+proptest! {
+    #![proptest_config(cases(256))]
+
+    #[test]
+    fn a_pack_header_comes_back_and_no_changed_byte_passes(
+        class in select(vec![Class::Own, Class::Replica, Class::Cached]),
+        number: u32,
+        at: Index,
+        flip in 1u8..,
+        foreign in vec(any::<u8>(), 0..80),
+    ) {
+        let header = PackHeader { class, number };
+        let mut bytes = header.encode();
+        prop_assert_eq!(PackHeader::decode(&[&bytes[..], &foreign].concat()), Ok(header));
+        prop_assert_eq!(Class::from_word(class.word()), Some(class));
+        prop_assert!(PackHeader::decode(&bytes[..at.index(PACK_HEADER_LEN)]).is_err());
+        prop_assert!(PackHeader::decode(&foreign).is_err());
+        bytes[at.index(PACK_HEADER_LEN)] ^= flip;
+        prop_assert!(PackHeader::decode(&bytes).is_err());
+    }
+
+    #[test]
+    fn a_pack_index_comes_back_and_what_decodes_has_one_encoding(
+        index in arb_index(),
+        acts in arb_damage(),
+        foreign in vec(any::<u8>(), 0..200),
+    ) {
+        let bytes = index.encode();
+        prop_assert_eq!(PackIndex::decode(&bytes), Ok(index));
+        prop_assert!(PackIndex::decode(&foreign).is_err());
+        let mut damaged = bytes.clone();
+        damage(&mut damaged, &acts);
+        prop_assert_eq!(PackIndex::decode(&damaged).is_ok(), damaged == bytes);
+        // Once more with a right checksum, so that what it covers is read.
+        let mut body = bytes[..bytes.len() - 32].to_vec();
+        damage(&mut body, &acts);
+        check_index(&checked(&body))?;
+        check_index(&checked(&[&bytes[..16], &foreign[..]].concat()))?;
+    }
+}
+
+#[test]
+fn a_pack_index_has_no_byte_that_nobody_reads() {
+    let body = PackIndex { pack_len: 32, entries: Vec::new() }.encode()[..24].to_vec();
+    assert!(PackIndex::decode(&checked(&body)).is_ok());
+    // The seven bytes behind the version.
+    for at in 9..16 {
+        let mut changed = body.clone();
+        changed[at] = 1;
+        let refused = FormatError::Invalid { at: "pack index" };
+        assert_eq!(PackIndex::decode(&checked(&changed)), Err(refused), "byte {at}");
+    }
+}
+
+// ---- keyring --------------------------------------------------------------
+
+const CHEAP: ArgonCost = ArgonCost { memory_kib: 8, passes: 1, lanes: 1 };
+
+proptest! {
+    // Each case stretches the owner's seed (PBKDF2) several times.
+    #![proptest_config(cases(24))]
+
+    #[test]
+    fn a_keyring_comes_back_and_no_damaged_one_opens(
+        secrets in any::<([u8; 32], [u8; 32], [u8; 32])>(),
+        random in any::<([u8; 16], [u8; 24])>(),
+        passphrase in vec(any::<u8>(), 0..20),
+        acts in arb_damage(),
+    ) {
+        let (entropy, device, file_key) = secrets;
+        let keyring = Keyring::new(Secret::new(entropy), Secret::new(device)).unwrap();
+        let random =
+            KeyringRandom { file_key: Secret::new(file_key), salt: random.0, nonce: random.1 };
+        let open = keyring.encode();
+        let sealed = keyring.seal(&passphrase, CHEAP, &random).unwrap();
+        prop_assert_eq!((open.len(), sealed.len()), (172, 320));
+        for (bytes, is_sealed) in [(open.as_slice(), false), (sealed.as_slice(), true)] {
+            prop_assert_eq!(Keyring::is_sealed(bytes), Ok(is_sealed));
+            let again = Keyring::open(bytes, Some(&passphrase)).unwrap();
+            prop_assert_eq!(&again.encode()[..], &open[..]);
+            let without = Keyring::open(bytes, None).err();
+            prop_assert_eq!(without, is_sealed.then_some(FormatError::Locked));
+            let mut damaged = bytes.to_vec();
+            damage(&mut damaged, &acts);
+            let opened = Keyring::open(&damaged, Some(&passphrase)).is_ok();
+            prop_assert_eq!(opened, damaged == bytes);
+            // Once more with a right checksum: what it covers is signed or
+            // under a tag. The cost is left as it is, which keeps this cheap.
+            let mut body = bytes[..bytes.len() - 32].to_vec();
+            let behind_cost = body.split_off(24);
+            let mut changed = behind_cost.clone();
+            damage(&mut changed, &acts);
+            body.extend_from_slice(&changed);
+            let opened = Keyring::open(&checked(&body), Some(&passphrase)).is_ok();
+            prop_assert_eq!(opened, changed == behind_cost);
+        }
+    }
+
+    #[test]
+    fn foreign_bytes_are_no_keyring(
+        foreign in vec(any::<u8>(), 0..200),
+        flags in any::<[u8; 3]>(),
+        tail in prop_oneof![vec(any::<u8>(), 128), vec(any::<u8>(), 0..300)],
+    ) {
+        prop_assert!(Keyring::open(&foreign, Some(b"p")).is_err());
+        for flags in [flags, [0, 0, 0]] {
+            let body = [b"\x93WARPkey\0", &flags[..], &tail].concat();
+            prop_assert!(Keyring::open(&checked(&body), None).is_err());
+        }
+    }
+}
