@@ -238,6 +238,9 @@ pub(crate) struct Verify {
     /// Check one file's way to the root and its content, and print it
     #[arg(long, value_name = "PATH", env = "WARP_PROOF", conflicts_with = "keyless")]
     pub(crate) proof: Option<PathBuf>,
+    /// Fail unless the archive is signed by this device (64 hexadecimal digits, as `warp key show` prints)
+    #[arg(long, value_name = "ID", env = "WARP_SIGNER")]
+    pub(crate) signer: Option<String>,
     /// Check a sealed archive without its passphrase: every chunk against its id, not what is in it
     #[arg(long, env = "WARP_KEYLESS", value_parser = clap::builder::FalseyValueParser::new())]
     pub(crate) keyless: bool,

@@ -76,7 +76,12 @@ fn init(args: &KeyInit, ui: &Ui) -> Result<Exit> {
         Some(path) => write_phrase(path, &words)?,
         None => show_and_ask_back(&words, ui)?,
     }
-    home.write_keyring(&keyring, passphrase.as_ref().map(|p| p.as_slice()))?;
+    let written = home.write_keyring(&keyring, passphrase.as_ref().map(|p| p.as_slice()));
+    if let (Err(_), Some(path)) = (&written, &args.phrase_file) {
+        // The phrase of a key that does not exist.
+        let _ = std::fs::remove_file(path);
+    }
+    written?;
     told(&keyring, &home, passphrase.is_some(), ui)
 }
 

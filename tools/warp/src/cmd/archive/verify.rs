@@ -18,6 +18,7 @@ pub(crate) fn run(args: &Verify, ui: &Ui) -> Result<Exit> {
     let progress = Arc::new(Progress::default());
     if args.keyless {
         let file = ArchiveFile::open(&args.file)?;
+        check_signer(args, &file)?;
         signals::stop_on_signal(&progress)?;
         let done = {
             let _bar = Bar::show(ui, Unit::Chunks, &progress);
@@ -26,6 +27,7 @@ pub(crate) fn run(args: &Verify, ui: &Ui) -> Result<Exit> {
         return tell(args, &done.map_err(stopped)?, &file, started, ui);
     }
     let archive = super::open(&args.file, &args.passphrase)?;
+    check_signer(args, archive.source())?;
     if let Some(path) = &args.proof {
         return proof(&archive, path, ui);
     }
@@ -53,6 +55,20 @@ fn seed() -> Result<u64> {
     rustix::rand::getrandom(&mut bytes, rustix::rand::GetRandomFlags::empty())
         .map_err(|e| Failure::new(Exit::Failed, format!("random numbers: {e}")))?;
     Ok(u64::from_le_bytes(bytes))
+}
+
+/// The signature itself was checked when the archive was opened; whose it is
+/// is for the user to say.
+fn check_signer(args: &Verify, file: &ArchiveFile) -> Result<()> {
+    let Some(wanted) = &args.signer else { return Ok(()) };
+    let found = file.footer().signature.as_ref().map(|s| hex(&s.signer));
+    if found.as_ref().is_some_and(|found| found.eq_ignore_ascii_case(wanted.trim())) {
+        return Ok(());
+    }
+    let path = args.file.display();
+    let by = found.map_or("nobody".into(), |id| format!("another device: {id}"));
+    Err(Failure::new(Exit::Integrity, format!("{path}: is signed by {by}"))
+        .hint("do not trust it, or give the signer that you expect"))
 }
 
 fn hex(id: &DeviceId) -> String {
