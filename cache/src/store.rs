@@ -82,8 +82,9 @@ fn index_name((class, number): PackName) -> String {
 
 fn parse_name(name: &str) -> Option<PackName> {
     let (class, number) = name.strip_suffix(".pack")?.split_once('-')?;
-    let number = (number.len() == 8).then(|| u32::from_str_radix(number, 16).ok())??;
-    Some((Class::from_word(class)?, number))
+    let parsed = (Class::from_word(class)?, u32::from_str_radix(number, 16).ok()?);
+    // Our own spelling only: another file's name is not ours to touch.
+    (pack_name(parsed) == name).then_some(parsed)
 }
 
 impl Store {

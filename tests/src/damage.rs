@@ -35,12 +35,12 @@ impl Rng {
     /// The numbers of one case.
     pub fn new(seed: u64, case: usize) -> Self {
         let mut rng = Self(seed ^ (case as u64).wrapping_mul(0xd134_2543_de82_ef95));
-        rng.next();
+        rng.draw();
         rng
     }
 
     /// Any number.
-    pub fn next(&mut self) -> u64 {
+    pub fn draw(&mut self) -> u64 {
         self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
         let z = (self.0 ^ (self.0 >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
         let z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
@@ -49,7 +49,7 @@ impl Rng {
 
     /// A number below `n`, which is not 0.
     pub fn below(&mut self, n: usize) -> usize {
-        (self.next() % n as u64) as usize
+        (self.draw() % n as u64) as usize
     }
 
     /// One of these.
@@ -61,7 +61,7 @@ impl Rng {
     pub fn bytes(&mut self, len: usize) -> Vec<u8> {
         let mut out = Vec::with_capacity(len + 8);
         while out.len() < len {
-            out.extend_from_slice(&self.next().to_le_bytes());
+            out.extend_from_slice(&self.draw().to_le_bytes());
         }
         out.truncate(len);
         out
@@ -90,7 +90,7 @@ pub fn run_cases(
                 let slot = lab.slot(number);
                 while let Some(case_number) = cases.get(next.fetch_add(1, Ordering::Relaxed)) {
                     if let Err(why) = case(&slot, *case_number) {
-                        slot.keep(&format!("{}-{case_number}", failed.lock().unwrap().len()));
+                        slot.keep(&why);
                         failed.lock().unwrap().push(why);
                     }
                     slot.clear();

@@ -116,8 +116,10 @@ impl FlowError {
                 io::ErrorKind::ResourceBusy => Kind::Busy,
                 _ => Kind::Failed,
             },
+            // Inside of an archive that this warp reads, another version is
+            // damage.
+            Self::File { source: FormatError::Newer { .. }, .. } => Kind::Failed,
             Self::File { source, .. } | Self::Corrupt(source) => match source {
-                FormatError::Newer { .. } => Kind::Failed,
                 FormatError::WrongKey { .. } | FormatError::Locked => Kind::Refused,
                 _ => Kind::Integrity,
             },

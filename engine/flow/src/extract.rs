@@ -717,13 +717,16 @@ fn set_attributes(
         // Set-id bits stand for the owner that they were set with.
         permissions &= 0o1777;
     }
+    // One attribute that is refused does not cost the others, nor mode and time.
+    let mut refused = Ok(());
     for xattr in xattrs {
         let name = OsStr::from_bytes(&xattr.name);
         let set = fs::fsetxattr(fd, name, &xattr.value, fs::XattrFlags::empty());
-        tolerate(&xattr.name, set, privileged)?;
+        refused = refused.and(tolerate(&xattr.name, set, privileged));
     }
     fs::fchmod(fd, Mode::from_raw_mode(permissions.into()))?;
-    fs::futimens(fd, &times(inode))
+    fs::futimens(fd, &times(inode))?;
+    refused
 }
 
 /// The same for what cannot be opened.
@@ -736,10 +739,11 @@ fn set_attributes_at(job: &Job, xattrs: &[Xattr]) -> rustix::io::Result<()> {
         fs::chownat(dir, name, uid, gid, AtFlags::SYMLINK_NOFOLLOW)?;
     }
     let path = path_at(dir, name);
+    let mut refused = Ok(());
     for xattr in xattrs {
         let attribute = OsStr::from_bytes(&xattr.name);
         let set = fs::lsetxattr(&path, attribute, &xattr.value, fs::XattrFlags::empty());
-        tolerate(&xattr.name, set, job.privileged)?;
+        refused = refused.and(tolerate(&xattr.name, set, job.privileged));
     }
     if !is_link {
         // In a directory that others may write to, the name may be another
@@ -753,7 +757,8 @@ fn set_attributes_at(job: &Job, xattrs: &[Xattr]) -> rustix::io::Result<()> {
         let mode = Mode::from_raw_mode(job.inode.permissions.into());
         fs::chmod(format!("/proc/self/fd/{}", opened.as_raw_fd()), mode)?;
     }
-    fs::utimensat(dir, name, &times(&job.inode), AtFlags::SYMLINK_NOFOLLOW)
+    fs::utimensat(dir, name, &times(&job.inode), AtFlags::SYMLINK_NOFOLLOW)?;
+    refused
 }
 
 /// An ordinary user cannot set attributes outside `user.` and ACLs.

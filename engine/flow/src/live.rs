@@ -20,9 +20,9 @@ use warp_cache::journal::{Journal, Nonces};
 use warp_cache::store::Store;
 use warp_format::change::{Change, decode_changes, encode_changes};
 use warp_format::keys::SigningKey;
-use warp_format::local::LocalKey;
+use warp_format::local::{LocalKey, MAX_ENTRY_LEN};
 use warp_format::record::{Key, Record};
-use warp_format::{ContentSecret, FileId, Head, NamingKeys, PortalId, Sealer, Secret};
+use warp_format::{ContentSecret, FileId, FormatError, Head, NamingKeys, PortalId, Sealer, Secret};
 
 /// What a portal's state on this device is sealed and signed with.
 pub struct PortalSecrets {
@@ -130,7 +130,14 @@ impl Live {
                 self.overlay.extents(&self.base, *file, *len, u64::MAX)?;
             }
         }
-        self.journal.append(&encode_changes(&changes));
+        let entry = encode_changes(&changes);
+        if entry.len() > MAX_ENTRY_LEN {
+            let (value, limit) = (entry.len() as u64, MAX_ENTRY_LEN as u64);
+            return Err(FormatError::Limit { at: "changes", value, limit }.into());
+        }
+        // What the journal would not give back must not go in.
+        decode_changes(&entry)?;
+        self.journal.append(&entry);
         changes.into_iter().try_for_each(|change| self.overlay.apply(&self.base, change))
     }
 

@@ -26,7 +26,8 @@ use warp_format::tree::{Builder, Child};
 use warp_format::{ChunkRef, FileId, FormatError, Head, NamingKeys, PlainChunk, Sealer};
 
 const HEAD_PREFIX: &str = "head-";
-/// Heads kept on this device: the last, and one in case its file is damaged.
+/// Heads kept on this device: the last, and the one before it, which stands
+/// while the next is being written.
 const HEADS_KEPT: u64 = 2;
 
 fn head_name(sequence: u64) -> String {

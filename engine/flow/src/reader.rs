@@ -415,6 +415,11 @@ impl<S: ChunkSource> Inodes<'_, S> {
             Some(Record::Inode(_)) if links == 0 && file != FileId::ROOT => {
                 Err(FlowError::Lost { what: "link record" })
             }
+            Some(Record::Inode(inode))
+                if file == FileId::ROOT && inode.file_type() != FileType::Directory =>
+            {
+                Err(FormatError::Invalid { at: "file type of the root" }.into())
+            }
             Some(Record::Inode(inode)) => Ok(Some(Attributes { inode, links: links.max(1) })),
             Some(_) => Ok(None),
             None => Err(FlowError::Lost { what: "inode record" }),

@@ -24,8 +24,7 @@ use warp_format::codec::{Level, Packer, Unpacker};
 use warp_format::record::{Key, KeyKind, Record};
 use warp_format::tree::{Builder, Node};
 use warp_format::{
-    ChunkId, ChunkKind, ChunkRef, FileId, FormatError, PlainChunk, SEAL_HEADER_LEN, SealHeader,
-    SealedChunk,
+    ChunkId, ChunkKind, ChunkRef, FileId, PlainChunk, SEAL_HEADER_LEN, SealHeader, SealedChunk,
 };
 
 /// Bytes read at once while looking for records.
@@ -75,10 +74,14 @@ pub fn salvage(
     let mut scan = Scan { file: &file, path, len, keys: &keys, unpacker: Unpacker::new() };
     let mut found = scan.run(progress)?;
     found.leaves.sort_by(|a, b| a.first_key.cmp(&b.first_key));
-    let mut rescued =
-        Rescued { file, path: path.into(), places: found.places, made: HashMap::new() };
+    let mut rescued = Rescued {
+        file,
+        path: path.into(),
+        places: std::mem::take(&mut found.places),
+        made: HashMap::new(),
+    };
     let root = grow_tree(&mut rescued, &keys, &mut found.leaves)?;
-    let torn = torn_files(&found.leaves, &found.unread);
+    let torn = torn_files(&found);
     let reader = TreeReader::new(rescued, keys, root);
     let orphans = |reached: &HashSet<FileId>| orphans(&reader, reached);
     let mut result = extract_salvaged(&reader, options, &torn, &orphans, progress)?;
@@ -99,9 +102,6 @@ fn find_header(file: &File, path: &Path, len: u64) -> Result<Header> {
     let first = match read_header(file, path) {
         Ok(header) => return Ok(header),
         Err(e @ FlowError::Io { .. }) => return Err(e),
-        Err(FlowError::File { path, source: source @ FormatError::Newer { .. } }) => {
-            return Err(FlowError::File { path, source });
-        }
         Err(e) => e,
     };
     if let Some(at) = len.checked_sub(FOOTER_LEN as u64) {
@@ -129,11 +129,14 @@ fn first_suite(file: &File, len: u64) -> Option<warp_format::Suite> {
     })
 }
 
+#[derive(Default)]
 struct Found {
     places: HashMap<ChunkId, (u64, u32)>,
     leaves: Vec<Leaf>,
-    /// Ranges of the file that hold no readable record.
+    /// Ranges of the file in which a leaf may have been.
     unread: Vec<(u64, u64)>,
+    /// Leaves of which an inner node says that they follow each other.
+    adjacent: HashSet<(ChunkId, ChunkId)>,
 }
 
 struct Scan<'a> {
@@ -146,14 +149,14 @@ struct Scan<'a> {
 
 impl Scan<'_> {
     fn run(&mut self, progress: &Progress) -> Result<Found> {
-        let mut found = Found { places: HashMap::new(), leaves: Vec::new(), unread: Vec::new() };
+        let mut found = Found::default();
         let mut at = HEADER_LEN as u64;
         let mut readable_to = at;
         while let Some(frame_at) = self.next_magic(at)? {
             progress.check()?;
             match self.record(frame_at, &mut found)? {
                 Some(end) => {
-                    if frame_at > readable_to {
+                    if frame_at > readable_to && !self.was_data(readable_to, frame_at)? {
                         found.unread.push((readable_to, frame_at));
                     }
                     readable_to = end;
@@ -167,6 +170,25 @@ impl Scan<'_> {
         }
         found.unread.push((readable_to, self.len));
         Ok(found)
+    }
+
+    /// True if the damaged bytes from `from` to `to` are one data chunk, by
+    /// what its frame and header still say.
+    fn was_data(&self, from: u64, to: u64) -> Result<bool> {
+        let mut bytes = [0; FRAME_LEN + SEAL_HEADER_LEN];
+        if from + bytes.len() as u64 > to {
+            return Ok(false);
+        }
+        self.read(&mut bytes, from)?;
+        let (frame, header) = bytes.split_at(FRAME_LEN);
+        Ok(match (Frame::decode(frame), SealHeader::decode(header)) {
+            (Ok(frame), Ok(header)) => {
+                header.kind == ChunkKind::Data
+                    && header.sealed_len() == frame.len
+                    && from + (FRAME_LEN + frame.len) as u64 == to
+            }
+            _ => false,
+        })
     }
 
     /// Offset of the next record magic at or after `from`.
@@ -229,6 +251,12 @@ impl Scan<'_> {
     fn node(&self, sealed: &SealedChunk, plain: Vec<u8>, start: u64, end: u64, found: &mut Found) {
         let len = plain.len();
         let Ok(node) = Node::decode(plain) else { return };
+        if node.level() == 1 {
+            let id = |i: usize| node.child(i).map(|child| child.node.id);
+            for i in 1..node.len() {
+                found.adjacent.extend(id(i - 1).zip(id(i)));
+            }
+        }
         let last = node.len().checked_sub(1).and_then(|i| node.key_bytes(i));
         if let (0, Some(first), Some(last)) = (node.level(), node.key_bytes(0), last) {
             let hash = node.content_hash(&self.keys.naming);
@@ -271,13 +299,14 @@ fn grow_tree(rescued: &mut Rescued, keys: &ReadKeys, leaves: &mut Vec<Leaf>) -> 
 
 /// Files whose records run over a place where a leaf may have been lost, and
 /// which other checks would not find incomplete: attributes may be missing.
-fn torn_files(leaves: &[Leaf], unread: &[(u64, u64)]) -> HashSet<FileId> {
+fn torn_files(found: &Found) -> HashSet<FileId> {
     let mut torn = HashSet::new();
-    for pair in leaves.windows(2) {
+    for pair in found.leaves.windows(2) {
         let [before, after] = pair else { continue };
         // Leaves are written in key order, so one that is missing here was in
         // an unreadable range between these two.
-        let gap = unread.iter().any(|(from, to)| *from < after.start && *to > before.end);
+        let gap = found.unread.iter().any(|(from, to)| *from < after.start && *to > before.end)
+            && !found.adjacent.contains(&(before.reference.id, after.reference.id));
         let keys = (Key::decode(&before.last_key), Key::decode(&after.first_key));
         if let (true, (Ok(last), Ok(first))) = (gap, keys) {
             // From its first link record on, a file's attributes are all
@@ -297,7 +326,17 @@ fn orphans(reader: &TreeReader<Rescued>, reached: &HashSet<FileId>) -> Result<Ve
     let mut unreached = Vec::new();
     let mut below_unreached = HashSet::new();
     let mut walk = reader.all_records()?;
-    while let Some((key, record)) = walk.next_record()? {
+    loop {
+        let (key, record) = match walk.next_record() {
+            Ok(Some(record)) => record,
+            Ok(None) => break,
+            // Its file was named when it was to be restored.
+            Err(e) if e.is_damage() => {
+                walk.skip();
+                continue;
+            }
+            Err(e) => return Err(e),
+        };
         if reached.contains(&key.file) || key.file == FileId::META {
             continue;
         }

@@ -90,7 +90,7 @@ pub fn verify(
         problems.push(about_archive(archive, e)?);
     }
     let mut seen = Claims::new(count);
-    let bad = Mutex::new(HashMap::new());
+    let bad: Bad = Mutex::default();
     let (tx, rx) = sync_channel::<ChunkRef>(SEAL_QUEUE * 8);
     let rx = Mutex::new(rx);
     let mut verified = Verified {
@@ -110,7 +110,7 @@ pub fn verify(
             for (_, extent) in extents {
                 let Some((at, _)) = archive.position(&extent.chunk.id)? else {
                     let error = FlowError::Missing { id: extent.chunk.id };
-                    lock(&bad).insert(extent.chunk.id, error);
+                    lock(&bad).insert(extent.chunk, error);
                     continue;
                 };
                 if !seen.add(at, &extent.chunk) {
@@ -167,6 +167,9 @@ fn about_archive(archive: &ArchiveFile, error: FlowError) -> Result<Problem> {
     }
 }
 
+/// References whose chunks are damaged or are not what the reference says.
+type Bad = Mutex<HashMap<ChunkRef, FlowError>>;
+
 type EachFile<'a> = dyn FnMut(&[u8], &[(u64, Extent)]) -> Result<()> + 'a;
 
 /// Goes through all names as an extraction would, and gives each regular
@@ -221,13 +224,13 @@ fn check_entry(
 fn check_chunks(
     reader: &TreeReader<ArchiveFile>,
     chunks: &Mutex<Receiver<ChunkRef>>,
-    bad: &Mutex<HashMap<ChunkId, FlowError>>,
+    bad: &Bad,
     progress: &Progress,
 ) {
     loop {
         let Ok(chunk) = lock(chunks).recv() else { return };
         if let Err(e) = reader.open_chunk(&chunk) {
-            lock(bad).insert(chunk.id, e);
+            lock(bad).insert(chunk, e);
         }
         progress.add_bytes(1);
     }
@@ -269,14 +272,14 @@ fn check_id(archive: &ArchiveFile, entry: &warp_format::archive::IndexEntry) -> 
 /// A second walk, only after damage was found: which files it hits.
 fn name_damaged(
     reader: &TreeReader<ArchiveFile>,
-    bad: &HashMap<ChunkId, FlowError>,
+    bad: &HashMap<ChunkRef, FlowError>,
     progress: &Progress,
     problems: &mut Vec<Problem>,
 ) -> Result<()> {
     let mut found = Vec::new();
     let mut known = Vec::new();
     walk(reader, progress, &mut known, &mut 0, &mut |path, extents| {
-        if let Some(error) = extents.iter().find_map(|(_, extent)| bad.get(&extent.chunk.id)) {
+        if let Some(error) = extents.iter().find_map(|(_, extent)| bad.get(&extent.chunk)) {
             found.push(Problem { path: path.to_vec(), error: error.clone() });
         }
         Ok(())

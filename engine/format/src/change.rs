@@ -7,6 +7,7 @@
 use crate::bytes::{Put, Reader};
 use crate::error::{FormatError, Result};
 use crate::id::FileId;
+use crate::limits::MAX_FILE_SIZE;
 use crate::local::MAX_ENTRY_LEN;
 use crate::record::{Key, Record};
 
@@ -82,7 +83,8 @@ pub fn decode_changes(bytes: &[u8]) -> Result<Vec<Change>> {
     if count > (r.remaining() / 2) as u64 {
         return Err(FormatError::Truncated { at });
     }
-    let mut changes = Vec::with_capacity(count as usize);
+    // In memory a change takes far more than two bytes: let it grow.
+    let mut changes = Vec::new();
     for _ in 0..count {
         changes.push(match r.u8(at)? {
             0 => {
@@ -92,7 +94,12 @@ pub fn decode_changes(bytes: &[u8]) -> Result<Vec<Change>> {
             1 => Change::Remove(Key::decode(r.bytes(64, at)?)?),
             2 => {
                 let (file, offset) = (FileId(r.array(at)?), r.varint(at)?);
-                Change::Write { file, offset, bytes: r.bytes(MAX_ENTRY_LEN, at)?.to_vec() }
+                let bytes = r.bytes(MAX_ENTRY_LEN, at)?.to_vec();
+                let end = offset.checked_add(bytes.len() as u64);
+                if end.is_none_or(|end| end > MAX_FILE_SIZE) {
+                    return Err(FormatError::Invalid { at: "write" });
+                }
+                Change::Write { file, offset, bytes }
             }
             3 => Change::Truncate { file: FileId(r.array(at)?), len: r.varint(at)? },
             4 => Change::Published(r.varint(at)?),

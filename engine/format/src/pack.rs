@@ -140,9 +140,12 @@ impl PackIndex {
         if r.array::<8>(at)? != INDEX_MAGIC {
             return Err(FormatError::NotA { what: "warp pack index" });
         }
-        let version = r.array::<8>(at)?[0];
+        let version = r.u8(at)?;
         if version > VERSION {
             return Err(FormatError::Newer { at, version, known: VERSION });
+        }
+        if r.array::<7>(at)? != [0; 7] {
+            return Err(FormatError::Invalid { at });
         }
         let pack_len = r.u64(at)?;
         let mut entries = Vec::with_capacity(r.remaining() / ENTRY_LEN);

@@ -562,6 +562,13 @@ impl<E: From<FormatError>, F: FnMut(&ChunkRef) -> Result<Arc<Node>, E>> Walk<F> 
         Ok(key.map(Key::decode).transpose()?)
     }
 
+    /// Steps over what could not be read or decoded.
+    pub fn skip(&mut self) {
+        if let Some(step) = self.stack.last_mut() {
+            step.index += 1;
+        }
+    }
+
     /// The next record, `None` at the end.
     pub fn next_record(&mut self) -> Result<Option<(Key, Record)>, E> {
         if !self.settle()? {

@@ -29,7 +29,7 @@ fn arb_change() -> impl Strategy<Value = Change> {
     prop_oneof![
         3 => arb_entry().prop_map(|(key, record)| Change::Put(key, record)),
         1 => arb_key().prop_map(Change::Remove),
-        2 => (arb_file_id(), offset(), vec(any::<u8>(), 0..300))
+        2 => (arb_file_id(), offset().prop_map(|n| n % (1 << 62)), vec(any::<u8>(), 0..300))
             .prop_map(|(file, offset, bytes)| Change::Write { file, offset, bytes }),
         1 => (arb_file_id(), offset()).prop_map(|(file, len)| Change::Truncate { file, len }),
         1 => offset().prop_map(Change::Published),

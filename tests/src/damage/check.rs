@@ -43,6 +43,9 @@ pub struct Slot<'a> {
 pub(super) struct Ran {
     pub(super) code: i32,
     stderr: String,
+    /// The target with a slash: what cannot be written is named by its path
+    /// on the host.
+    target: Option<String>,
     /// What is wrong with the run itself.
     pub(super) faults: Vec<String>,
 }
@@ -99,8 +102,8 @@ fn place() -> PathBuf {
     let shm = Path::new("/dev/shm");
     let roomy = statvfs(shm).is_ok_and(|s| s.f_bavail * s.f_frsize > 1 << 30);
     let probe = tempfile::Builder::new().prefix("warp-damage-").tempfile_in(shm);
-    let keeps = probe
-        .is_ok_and(|f| lsetxattr(f.path(), "user.x", b"y", XattrFlags::empty()).is_ok());
+    let keeps =
+        probe.is_ok_and(|f| lsetxattr(f.path(), "user.x", b"y", XattrFlags::empty()).is_ok());
     if roomy && keeps { shm.into() } else { std::env::temp_dir() }
 }
 
@@ -177,7 +180,8 @@ impl Slot<'_> {
         let stderr = std::fs::read(said).expect("what it said");
         let stderr = String::from_utf8_lossy(&stderr).into_owned();
         faults.extend(self.faults(&name, code, &stderr));
-        Ran { code, stderr, faults }
+        let target = target.map(|path| format!("{}/", path.display()));
+        Ran { code, stderr, target, faults }
     }
 
     pub(super) fn faults(&self, name: &str, code: i32, stderr: &str) -> Vec<String> {
@@ -187,6 +191,13 @@ impl Slot<'_> {
         }
         if ["panicked", "memory allocation", "stack overflow"].iter().any(|w| stderr.contains(w)) {
             faults.push(format!("{name}: {}", head(stderr)));
+        }
+        // An error about the whole run names the archive or the file it is about.
+        let case = self.archive().display().to_string();
+        let nameless =
+            |line: &&str| line.strip_prefix("error: ").is_some_and(|why| !why.starts_with(&case));
+        if let Some(line) = stderr.lines().find(nameless) {
+            faults.push(format!("{name}: names no file: {line}"));
         }
         if code > 0 && stderr.is_empty() {
             faults.push(format!("{name}: exit code {code} without a word"));
@@ -221,11 +232,12 @@ impl Slot<'_> {
         self.dir.join(SENTINEL)
     }
 
-    /// Keeps the archive of a failed case, if `WARP_DAMAGE_KEEP` says where.
-    pub(super) fn keep(&self, name: &str) {
+    /// Keeps the archive of a failed case, if `WARP_DAMAGE_KEEP` says where,
+    /// under the first words of what is wrong with it.
+    pub(super) fn keep(&self, why: &str) {
         if let Some(dir) = std::env::var_os("WARP_DAMAGE_KEEP") {
-            let test = std::thread::current().name().unwrap_or("case").replace(':', "-");
-            let file = PathBuf::from(dir).join(format!("{test}-{name}.warp"));
+            let case = why.split(':').next().unwrap_or_default().replace([' ', ','], "-");
+            let file = PathBuf::from(dir).join(format!("{case}.warp"));
             std::fs::copy(self.archive(), file).expect("a place to keep failed cases");
         }
     }
@@ -302,7 +314,11 @@ impl Ran {
     pub(super) fn names(&self, path: &[u8]) -> bool {
         let path = String::from_utf8_lossy(path);
         let path = if path.is_empty() { "." } else { &path };
-        self.lines().any(|line| line.strip_prefix(path).is_some_and(|rest| rest.starts_with(": ")))
+        self.lines().any(|line| {
+            let target = self.target.as_deref().unwrap_or_default();
+            let line = line.strip_prefix(target).unwrap_or(line);
+            line.strip_prefix(path).is_some_and(|rest| rest.starts_with(": "))
+        })
     }
 
     /// True if a line is about this path or a directory above it.

@@ -68,10 +68,15 @@ pub fn judge_hit(slot: &Slot<'_>, archive: &Archive, hit: &Hit) -> Result<(), St
     faults.extend(inexact(&slot.salvaged(), model, salvage, Exactness::All));
     let archive_named = salvage.blames(&slot.archive());
     let salvaged = slot.salvaged();
-    let lost = model.lost(&salvaged, |path| archive_named || salvage.covers(path));
+    let nameless = by_time(&salvaged);
+    // What has lost its name only is named as what it is called now.
+    let told_of = |path: &[u8]| {
+        archive_named || salvage.covers(path) || nameless.contains_key(&model.items[path].time())
+    };
+    let lost = model.lost(&salvaged, told_of);
     faults.extend(lost.map(|p| format!("salvage lost {} silently", text(p))));
     if !(archive.is_sealed && archive.headless(&hit.ranges)) {
-        faults.extend(unsalvaged(slot, archive, hit));
+        faults.extend(unsalvaged(&salvaged, &nameless, archive, hit));
     }
     told(faults, &hit.what, &trial)
 }
@@ -91,27 +96,26 @@ pub fn judge_edit(slot: &Slot<'_>, archive: &Archive, edited: &Edited) -> Result
             faults.extend(inexact(&slot.target(), model, extract, exactness));
             if !extract.refused() {
                 let target = slot.target();
-                let lost = model.lost(&target, |path| extract.covers(path));
+                let lost = model.lost(&target, |path| extract.code == 0 || extract.covers(path));
                 faults.extend(lost.map(|p| format!("extract lost {} silently", text(p))));
             }
-            if edited.records_only && verify.code != 0 {
+            if edited.tree_only && verify.code != 0 {
                 faults.push(format!("verify refuses a sound tree: {}", verify.said()));
             }
         }
-        Err(why) if edited.records_only && verify.code == 0 => {
+        Err(why) if edited.tree_only && verify.code == 0 => {
             faults.push(format!("verify accepts a tree that is not sound: {why}"));
         }
         Err(_) => {}
     }
-    // Salvage may find an older meaning of a path, but never a third.
-    let (old, new) = (&archive.model, edited.model.as_ref().ok());
-    let wrong = |model: &Model| inexact(&slot.salvaged(), model, salvage, exactness);
-    let by_new = new.map(wrong);
-    if by_new.as_ref().is_none_or(|faults| !faults.is_empty()) && edited.model.is_ok() {
-        faults.extend(by_new.unwrap_or_default());
+    if let Some(model) = &edited.leaves {
+        faults.extend(inexact(&slot.salvaged(), model, salvage, exactness));
+    }
+    if edited.tree_only && salvage.refused() {
+        faults.push(format!("salvage gives up: {}", salvage.said()));
     }
     if edited.tree_is_whole {
-        let lost = inexact_or_missing(&slot.salvaged(), old);
+        let lost = inexact_or_missing(&slot.salvaged(), &archive.model);
         faults.extend(lost.map(|why| format!("salvage of a whole tree: {why}")));
     }
     told(faults, &edited.what, &trial)
@@ -155,9 +159,14 @@ fn inexact(target: &Path, model: &Model, ran: &Ran, how: Exactness) -> Vec<Strin
         // named; a root of which nothing is known is the target as it is.
         let is_dir = item.inode.file_type() == FileType::Directory;
         let excused = is_dir && (ran.names(&name) || ran.code != 0 && name.is_empty());
-        if !excused && let Err(why) = item.differs(&path, how) {
-            faults.push(why);
-        }
+        // An attribute that the host refuses is told, and the content kept.
+        let content_only = how == Exactness::HostMayRefuse && ran.names(&name);
+        let differs = match (excused, content_only) {
+            (true, _) => Ok(()),
+            (false, true) => item.content_differs(&path),
+            (false, false) => item.differs(&path, how),
+        };
+        faults.extend(differs.err());
     }
     if ran.code == 0 {
         let lost = model.lost(target, |_| false);
@@ -168,17 +177,21 @@ fn inexact(target: &Path, model: &Model, ran: &Ran, how: Exactness) -> Vec<Strin
 
 /// The first of the model's paths that is not in `target` as it should be.
 fn inexact_or_missing(target: &Path, model: &Model) -> Option<String> {
-    model.items.iter().find_map(|(path, item)| {
-        item.differs(&below(target, path), Exactness::All).err()
-    })
+    model
+        .items
+        .iter()
+        .find_map(|(path, item)| item.differs(&below(target, path), Exactness::All).err())
 }
 
 /// Files that the damage left whole and salvage did not give back: under
 /// their own names if the way there is whole too, else in `lost+found`.
-fn unsalvaged(slot: &Slot<'_>, archive: &Archive, hit: &Hit) -> Vec<String> {
-    let top = slot.salvaged();
+fn unsalvaged(
+    top: &Path,
+    nameless: &HashMap<(i64, i64), PathBuf>,
+    archive: &Archive,
+    hit: &Hit,
+) -> Vec<String> {
     let mut faults = Vec::new();
-    let mut lost: Option<HashMap<(i64, i64), PathBuf>> = None;
     for (path, item) in &archive.model.items {
         let needs = &archive.needs[path];
         let is_dir = item.inode.file_type() == FileType::Directory;
@@ -186,12 +199,11 @@ fn unsalvaged(slot: &Slot<'_>, archive: &Archive, hit: &Hit) -> Vec<String> {
             continue;
         }
         if archive.whole(&needs.way, &hit.ranges) {
-            if let Err(why) = item.differs(&below(&top, path), Exactness::All) {
+            if let Err(why) = item.differs(&below(top, path), Exactness::All) {
                 faults.push(format!("whole, but not salvaged: {why}"));
             }
         } else if !is_dir {
-            let lost = lost.get_or_insert_with(|| by_time(&top));
-            let found = lost.get(&item.time());
+            let found = nameless.get(&item.time());
             match found.map(|path| item.differs(path, Exactness::All)) {
                 Some(Ok(())) => {}
                 Some(Err(why)) => faults.push(format!("whole, but not salvaged: {why}")),

@@ -3,7 +3,7 @@
 use super::model::{Chunks, Model};
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::ops::Range;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::sync::Arc;
 use warp_format::archive::{
     FOOTER_LEN, FRAME_LEN, Footer, HEADER_LEN, Header, INDEX_ENTRY_LEN, IndexEntry,
@@ -57,7 +57,6 @@ pub(super) struct Needs {
 
 /// An archive and its map.
 pub struct Archive {
-    pub(super) path: PathBuf,
     pub(super) bytes: Vec<u8>,
     pub(super) is_sealed: bool,
     pub(super) naming: NamingKeys,
@@ -82,7 +81,6 @@ impl Archive {
         let (naming, sealer) = keys(&footer.header);
         let index_at = footer.index_at as usize;
         let mut archive = Self {
-            path: path.into(),
             is_sealed: footer.header.slot.is_some(),
             naming,
             index_at,

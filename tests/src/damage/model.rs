@@ -1,7 +1,7 @@
 //! What a tree means, read from its records by other code than the product's,
 //! and whether files on the host are that.
 
-use rustix::fs::{llistxattr, lgetxattr};
+use rustix::fs::{lgetxattr, llistxattr};
 use std::collections::{BTreeMap, HashMap, HashSet};
 use std::ffi::OsStr;
 use std::os::unix::ffi::OsStrExt;
@@ -68,9 +68,11 @@ impl Model {
             if !seen.insert(dir) {
                 return Err("a directory has two names".into());
             }
-            if dir == FileId::ROOT {
-                let root = files.get(&dir).ok_or("no root")?;
-                let inode = root.inode.clone().ok_or("no root")?;
+            // An archive of loose files has no inode for its root.
+            if dir == FileId::ROOT
+                && let Some(root) = files.get(&dir)
+                && let Some(inode) = root.inode.clone()
+            {
                 if inode.file_type() != FileType::Directory {
                     return Err("the root is no directory".into());
                 }
@@ -178,14 +180,19 @@ pub(super) enum Exactness {
     /// In all that every filesystem can keep: the case may have a time or an
     /// attribute that this one cannot.
     HostMayRefuse,
-    /// As a mount shows it (`st_rdev` and xattrs of what is no file are the
-    /// kernel's affair).
+    /// As a mount shows it.
     Mounted,
 }
 
 impl Item {
     /// What differs between this and what is at `path` on the host.
     pub(super) fn differs(&self, path: &Path, how: Exactness) -> Result<(), String> {
+        self.content_differs(path)?;
+        self.attributes_differ(path, how)
+    }
+
+    /// The same for type and content.
+    pub(super) fn content_differs(&self, path: &Path) -> Result<(), String> {
         let shown = |what: &str| Err(format!("{}: {what}", path.display()));
         let meta = path.symlink_metadata().map_err(|e| format!("{}: {e}", path.display()))?;
         if meta.mode() >> 12 != u32::from(self.inode.file_type().to_bits()) {
@@ -197,7 +204,8 @@ impl Item {
                     return shown(&format!("{} bytes, not {}", meta.len(), self.inode.size));
                 }
                 if let Some(content) = &self.content {
-                    let found = std::fs::read(path).map_err(|e| format!("{}: {e}", path.display()))?;
+                    let found =
+                        std::fs::read(path).map_err(|e| format!("{}: {e}", path.display()))?;
                     if found != **content {
                         let at = found.iter().zip(content.iter()).position(|(a, b)| a != b);
                         return shown(&format!("other content at {at:?}"));
@@ -212,11 +220,11 @@ impl Item {
             }
             _ => {}
         }
-        self.attributes_differ(path, how)
+        Ok(())
     }
 
     /// The same for mode, owner, time and attributes.
-    pub(super) fn attributes_differ(&self, path: &Path, how: Exactness) -> Result<(), String> {
+    fn attributes_differ(&self, path: &Path, how: Exactness) -> Result<(), String> {
         let shown = |what: String| Err(format!("{}: {what}", path.display()));
         let meta = path.symlink_metadata().map_err(|e| format!("{}: {e}", path.display()))?;
         let is_link = self.inode.file_type() == FileType::Symlink;
@@ -234,6 +242,11 @@ impl Item {
         let same = |found: u32, want: u32| found == want || want == u32::MAX;
         if owned && !(same(meta.uid(), self.inode.uid) && same(meta.gid(), self.inode.gid)) {
             return shown(format!("owner {}:{}", meta.uid(), meta.gid()));
+        }
+        // The kernel gives the attributes of files and directories only.
+        let kept = matches!(self.inode.file_type(), FileType::Regular | FileType::Directory);
+        if how != Exactness::All && !kept {
+            return Ok(());
         }
         let found = xattrs(path).map_err(|e| format!("{}: {e}", path.display()))?;
         if how != Exactness::HostMayRefuse && found != self.xattrs {

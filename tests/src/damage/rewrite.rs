@@ -5,7 +5,9 @@
 //! where the product's own writer would refuse them.
 
 use super::map::{Archive, Entries, Holds};
-use warp_format::archive::{FOOTER_LEN, FOOTER_MAGIC, Frame, HEADER_LEN, INDEX_ENTRY_LEN, IndexEntry};
+use warp_format::archive::{
+    FOOTER_LEN, FOOTER_MAGIC, Frame, HEADER_LEN, INDEX_ENTRY_LEN, IndexEntry,
+};
 use warp_format::tree::Node;
 use warp_format::{ChunkId, SealedChunk};
 
@@ -69,14 +71,14 @@ impl Layout {
         }
     }
 
-    /// The bytes of the file.
-    pub(super) fn write(&self, archive: &Archive) -> Vec<u8> {
+    /// The file, and what it says.
+    pub(super) fn write(&self, archive: &Archive) -> Written {
         let mut writer = Writer {
             layout: self,
             archive,
             out: Vec::new(),
             index: Vec::new(),
-            nodes: 0,
+            nodes: Vec::new(),
             moved: Vec::new(),
         };
         let mut header = archive.bytes[..HEADER_LEN].to_vec();
@@ -100,8 +102,20 @@ impl Layout {
             }
         }
         let root = writer.grow(children);
-        writer.finish(&header, &root)
+        let mut tree = Vec::new();
+        let tree = writer.gather(&root, None, &mut tree).map(|()| tree);
+        let leaves = writer.leaves();
+        Written { bytes: writer.finish(&header, &root), tree, leaves }
     }
+}
+
+/// A file that was written.
+pub(super) struct Written {
+    pub(super) bytes: Vec<u8>,
+    /// The records that the root leads to, or why it does not.
+    pub(super) tree: Result<Entries, String>,
+    /// The records of every leaf that decodes.
+    pub(super) leaves: Entries,
 }
 
 struct Writer<'a> {
@@ -109,7 +123,8 @@ struct Writer<'a> {
     archive: &'a Archive,
     out: Vec<u8>,
     index: Vec<IndexEntry>,
-    nodes: usize,
+    /// Ids and plain bytes of the nodes.
+    nodes: Vec<([u8; 32], Vec<u8>)>,
     /// Data chunks that have other ids now.
     moved: Vec<(ChunkId, ChunkId)>,
 }
@@ -164,16 +179,58 @@ impl Writer<'_> {
         put_varint(&mut plain, count as u64);
         plain.extend_from_slice(body);
         if let Some((at, change)) = &self.layout.node
-            && *at == self.nodes
+            && *at == self.nodes.len()
         {
             change(&mut plain);
         }
-        self.nodes += 1;
         // What does not decode is refused before its hash is looked at.
         let hash = Node::decode(plain.clone())
             .map_or([0; 32], |node| node.content_hash(&self.archive.naming).0);
         let id = self.put(stored(2, &plain)).0;
-        Child { key, id, hash, len: plain.len() as u64, epoch: 0, records }
+        let len = plain.len() as u64;
+        self.nodes.push((id, plain));
+        Child { key, id, hash, len, epoch: 0, records }
+    }
+
+    /// What lies below a node, if each node is what its parent says.
+    fn gather(&self, child: &Child, above: Option<u8>, out: &mut Entries) -> Result<(), String> {
+        let plain = self.nodes.iter().find(|(id, _)| *id == child.id);
+        let (_, plain) = plain.ok_or("a node that is not there")?;
+        let node = Node::decode(plain.clone()).map_err(|e| e.to_string())?;
+        let right = plain.len() as u64 == child.len
+            && node.content_hash(&self.archive.naming).0 == child.hash
+            && above.is_none_or(|above| node.level() + 1 == above)
+            && (above.is_none() || node.key_bytes(0) == Some(&child.key));
+        if !right || u32::try_from(child.epoch).is_err() {
+            return Err("a node that is not what its parent says".into());
+        }
+        let before = out.len();
+        if node.level() == 0 {
+            out.extend(entries(&node));
+        }
+        for n in 0..node.len() {
+            let Some(below) = node.child(n) else { break };
+            let below = Child {
+                key: node.key_bytes(n).unwrap_or_default().to_vec(),
+                id: below.node.id.0,
+                hash: below.node.hash.0,
+                len: below.node.len.into(),
+                epoch: below.node.epoch.into(),
+                records: below.records,
+            };
+            self.gather(&below, Some(node.level()), out)?;
+        }
+        let records = (out.len() - before) as u64;
+        if above.is_none() || records == child.records {
+            Ok(())
+        } else {
+            Err("another count of records".into())
+        }
+    }
+
+    fn leaves(&self) -> Entries {
+        let decoded = self.nodes.iter().filter_map(|(_, plain)| Node::decode(plain.clone()).ok());
+        decoded.filter(|node| node.level() == 0).flat_map(|node| entries(&node)).collect()
     }
 
     /// Inner nodes up to the root.
@@ -243,6 +300,11 @@ impl Writer<'_> {
         self.out.extend_from_slice(&footer);
         self.out
     }
+}
+
+fn entries(leaf: &Node) -> Entries {
+    let bytes = |part: Option<&[u8]>| part.unwrap_or_default().to_vec();
+    (0..leaf.len()).map(|i| (bytes(leaf.key_bytes(i)), bytes(leaf.value(i)))).collect()
 }
 
 /// Plain BLAKE3, which is what an id is too.

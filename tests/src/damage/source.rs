@@ -7,7 +7,7 @@ use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 
 /// Names in the directory that fills several leaves.
-const NAMES: usize = 170;
+const NAMES: usize = 130;
 
 struct Source {
     root: PathBuf,
@@ -24,6 +24,7 @@ pub(super) fn build(root: &Path) {
     source.names();
     source.large();
     source.special();
+    source.apart();
     source.times();
 }
 
@@ -43,7 +44,7 @@ impl Source {
     fn file(&mut self, path: &str, bytes: &[u8], mode: u32) {
         let path = self.at(path);
         std::fs::write(&path, bytes).expect("a new file");
-        if rustix::process::geteuid().is_root() && bytes.len() % 3 == 0 {
+        if rustix::process::geteuid().is_root() && bytes.len().is_multiple_of(3) {
             std::os::unix::fs::chown(&path, Some(12_345), Some(23_456)).expect("chown");
         }
         std::fs::set_permissions(&path, PermissionsExt::from_mode(mode)).expect("chmod");
@@ -99,9 +100,10 @@ impl Source {
         self.file("large/text", &text, 0o640);
         self.file("large/the same text", &text, 0o600);
         self.xattr("large/text", "user.kind", 900);
-        for (name, parts, len) in
-            [("holes", [0usize, 500_000], 1_300_000u64), ("hole first", [400_000, 900_000], 990_000)]
-        {
+        for (name, parts, len) in [
+            ("holes", [0usize, 500_000], 1_300_000u64),
+            ("hole first", [400_000, 900_000], 990_000),
+        ] {
             let path = self.at(&format!("large/{name}"));
             let file = std::fs::File::create(&path).expect("a new file");
             for at in parts {
@@ -113,6 +115,23 @@ impl Source {
         self.file("large/one byte", b"1", 0o644);
         let path = self.at("large/only a hole");
         std::fs::File::create(path).and_then(|f| f.set_len(3 << 20)).expect("a hole");
+    }
+
+    /// Files whose records fill leaves that have data between them, and end
+    /// within a file.
+    fn apart(&mut self) {
+        self.dir("the last", 0o755);
+        for i in 0..36 {
+            let name = format!("the last/{i:02} of those whose data lies between leaves");
+            // Records wait for an open group of small files, so groups must
+            // fill up here.
+            let len = [60_000, i, 67_000, 100 + i][i % 4];
+            let bytes = self.rng.bytes(len);
+            self.file(&name, &bytes, 0o644);
+            for n in 0..8 {
+                self.xattr(&name, &format!("user.number {n}"), 120 + n);
+            }
+        }
     }
 
     fn special(&mut self) {

@@ -2,6 +2,7 @@
 
 use crate::args::{Color, Global};
 use std::io::{IsTerminal, Write};
+use std::os::unix::ffi::OsStrExt;
 use std::process::ExitCode;
 use warp_flow::{FlowError, Kind, Problem};
 use warp_format::FormatError;
@@ -163,11 +164,14 @@ impl Ui {
         for problem in problems {
             let path = crate::show::path(&problem.path);
             let why = problem.error.to_string();
-            let line = match problem.error {
-                // These name the path themselves.
-                FlowError::Io { .. } | FlowError::File { .. } | FlowError::Exists { .. } => why,
-                _ => format!("{path}: {why}"),
+            let named = match &problem.error {
+                // These name the path themselves, as the host has it.
+                FlowError::Io { .. } | FlowError::Exists { .. } => true,
+                // This names the archive, which may not be what it is about.
+                FlowError::File { path, .. } => path.as_os_str().as_bytes() == problem.path,
+                _ => false,
             };
+            let line = if named { why } else { format!("{path}: {why}") };
             self.note(&format!("{} {}", self.paint("33", "warning:"), one_line(&line)));
         }
         let worst = |exit: Exit| problems.iter().any(|p| Exit::from(p.error.kind()) == exit);

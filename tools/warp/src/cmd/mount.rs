@@ -40,7 +40,11 @@ pub(crate) fn run(args: MountArgs, ui: &Ui) -> Result<Exit> {
         ReadKeys::unlock(&header, &args.source, &|| Ok(passphrase.clone().unwrap_or_default()))?;
     let reader = TreeReader::new(file, keys, root);
     // A damaged root is told now, not as an I/O error at the first `ls`.
-    reader.node(reader.root())?;
+    reader.node(reader.root()).map_err(|e| {
+        let mut failure = Failure::from(e);
+        failure.cause = format!("{}: {}", args.source.display(), failure.cause);
+        failure
+    })?;
     let mount = Mount::new(ArchiveVolume::new(reader), &options)?;
     let directory = mount.directory().to_path_buf();
     signals::on_signal(move || {
