@@ -1,7 +1,7 @@
 //! The FUSE shell: kernel requests in, a [`Volume`](warp_flow::volume::Volume)
 //! asked, replies out.
 //!
-//! [`kernel`] is the only module that mounts and unmounts; [`ops`] answers.
+//! [`kernel`] is the only module that mounts and unmounts; `ops` answers.
 //!
 //! ```no_run
 //! # fn volume() -> warp_flow::volume::ArchiveVolume { unimplemented!() }

@@ -1,7 +1,8 @@
 //! The one orchestrator: between the host's files, the bytes of `format`, and
 //! whatever holds chunks.
 //!
-//! Walk in (archives): [`gather`] ▸ [`create()`] ▸ format ▸ the file.
+//! Walk in (archives): gather ▸ [`create()`] ▸ format ▸ the file.
+//! Walk in (portals): [`live::Live`] ▸ overlay and journal ▸ publish ▸ store.
 //! Walk out: [`reader::TreeReader`] ▸ a [`source::ChunkSource`] ▸ format.
 #![forbid(unsafe_code)]
 

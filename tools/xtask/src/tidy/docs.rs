@@ -7,7 +7,7 @@ use super::tree::Tree;
 use std::collections::BTreeSet;
 
 /// What may lie in the root beside dotfiles.
-const TOP: [&str; 15] = [
+const TOP: [&str; 14] = [
     "CHANGELOG.md",
     "Cargo.lock",
     "Cargo.toml",
@@ -18,7 +18,6 @@ const TOP: [&str; 15] = [
     "docs",
     "engine",
     "fs",
-    "fuzz",
     "kernels",
     "rust-toolchain.toml",
     "tests",

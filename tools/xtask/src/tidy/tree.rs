@@ -18,7 +18,7 @@ pub(super) const RATCHET: &str = "tools/xtask/ratchet.txt";
 /// The workspace as text.
 pub(super) struct Tree {
     pub(super) members: Vec<Member>,
-    /// Every Rust file of the members and of `fuzz/`.
+    /// Every Rust file of the members; `tests/fuzz/` lies within one.
     pub(super) sources: BTreeMap<String, Source>,
     /// README, docs, manifests, the ratchet; of other files in docs the name.
     pub(super) texts: BTreeMap<String, String>,
@@ -68,7 +68,7 @@ impl Tree {
         let members: Vec<Member> =
             workspace.packages.iter().map(|p| member(root, p)).collect::<Result<_>>()?;
         let mut sources = BTreeMap::new();
-        for dir in members.iter().map(|m| m.dir.as_str()).chain(["fuzz"]) {
+        for dir in members.iter().map(|m| m.dir.as_str()) {
             for path in walk(root, dir)?.into_iter().filter(|path| path.ends_with(".rs")) {
                 let text = read(root, &path)?;
                 sources.insert(path, Source::new(text));
