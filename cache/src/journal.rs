@@ -106,11 +106,6 @@ impl Journal {
         self.sequence += 1;
     }
 
-    /// Bytes that wait for [`Self::commit`].
-    pub fn pending_len(&self) -> usize {
-        self.pending.len()
-    }
-
     /// Bytes of the current file.
     pub fn len(&self) -> u64 {
         self.end

@@ -72,7 +72,7 @@ pub fn extract_archive(
 }
 
 /// Extracts what `options` names.
-pub fn extract<S: ChunkSource>(
+fn extract<S: ChunkSource>(
     reader: &TreeReader<S>,
     options: &ExtractOptions,
     progress: &Progress,

@@ -29,7 +29,7 @@ mod xattr;
 pub use create::{CreateOptions, Created, create, survey};
 pub use diff::{Change, Difference, diff};
 pub use error::{FlowError, Kind, Result};
-pub use extract::{ExtractOptions, Extracted, extract, extract_archive};
+pub use extract::{ExtractOptions, Extracted, extract_archive};
 pub use gather::Selection;
 pub use progress::{Problem, Progress};
 pub use salvage::salvage;

@@ -11,7 +11,6 @@ use crate::error::{FlowError, Result};
 use crate::limits::{NODE_BYTES, OPENED_BYTES};
 use crate::source::ChunkSource;
 use std::cell::RefCell;
-use std::ffi::OsStr;
 use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
 use std::sync::Arc;
@@ -465,9 +464,4 @@ pub(crate) fn components(path: &Path) -> Result<Vec<Name>> {
             Name::new(part).map_err(|_| bad("a name in it is longer than 255 bytes"))
         })
         .collect()
-}
-
-/// The bytes of a path in the tree as an `OsStr`, for messages.
-pub fn shown(path: &[u8]) -> &OsStr {
-    OsStr::from_bytes(path)
 }

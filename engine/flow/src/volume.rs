@@ -89,11 +89,6 @@ impl ArchiveVolume {
         Self { reader, complete }
     }
 
-    /// The archive behind it.
-    pub fn reader(&self) -> &TreeReader<ArchiveFile> {
-        &self.reader
-    }
-
     fn get(&self, file: FileId) -> Result<Option<Attr>> {
         let found = match self.reader.attributes(file) {
             // An archive of loose files has no directory that its root
