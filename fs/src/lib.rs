@@ -4,11 +4,13 @@
 //! [`kernel`] is the only module that mounts and unmounts; `ops` answers.
 //!
 //! ```no_run
-//! # fn volume() -> warp_flow::volume::ArchiveVolume { unimplemented!() }
-//! use warp_fs::{Mount, MountOptions};
-//! let options = MountOptions::new("/mnt/photos".into(), "photos.warp");
-//! Mount::new(volume(), &options)?.run()?;
-//! # Ok::<(), warp_fs::MountError>(())
+//! use warp_flow::volume::ArchiveVolume;
+//! use warp_fs::{Mount, MountError, MountOptions};
+//!
+//! fn show(volume: ArchiveVolume) -> Result<(), MountError> {
+//!     let options = MountOptions::new("/mnt/photos".into(), "photos.warp");
+//!     Mount::new(volume, &options)?.run()
+//! }
 //! ```
 #![forbid(unsafe_code)]
 
