@@ -7,60 +7,92 @@
 //! Never: shows an entry's bytes on the disk (each record is sealed).
 //! Tested by `tests/crash_journal.rs`.
 //!
-//! Files `journal-NUMBER`, ascending; docs/format.md has the bytes.
+//! Files `PREFIXNUMBER`, ascending; docs/format.md has the bytes.
 
 use crate::disk::{Disk, DiskFile};
 use crate::error::{CacheError, Result};
-use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use warp_format::FormatError;
 use warp_format::local::{ENTRY_MAGIC, Entry, JOURNAL_HEADER_LEN, JournalHeader, LocalKey};
 
-const PREFIX: &str = "journal-";
+/// The journal of a portal's changes.
+pub const CHANGES: &str = "journal-";
 
 /// Draws the nonce of a record.
 pub type Nonces = Box<dyn FnMut() -> [u8; 24] + Send>;
 
-/// The journal, open for appending.
+/// A journal, open for appending; threads may share it.
 pub struct Journal {
     disk: Arc<dyn Disk>,
+    prefix: &'static str,
     key: LocalKey,
+    queue: Mutex<Queue>,
+    current: Mutex<Current>,
+    /// The last sequence number that is durable.
+    durable: AtomicU64,
+    /// A barrier failed: nothing may be acknowledged any more.
+    doubtful: AtomicBool,
+}
+
+/// What is appended and not yet written. Locked after `Current`, and never
+/// while the disk is waited for.
+struct Queue {
     nonces: Nonces,
     number: u64,
-    file: Arc<dyn DiskFile>,
-    /// Where the next record goes, and its sequence number.
-    end: u64,
+    /// Sequence number of the next record.
     sequence: u64,
-    /// The last sequence number that is durable.
-    durable: u64,
-    /// Sealed and not yet written.
-    pending: Vec<u8>,
-    /// A barrier failed: nothing may be acknowledged any more.
-    doubtful: bool,
+    sealed: Vec<u8>,
+}
+
+/// The file that is written.
+struct Current {
+    file: Arc<dyn DiskFile>,
+    /// Where the next record goes.
+    end: u64,
+    /// Taken from the queue, and not in the file yet: the disk was full.
+    unwritten: Vec<u8>,
+    /// The last sequence number that is in the file or in `unwritten`.
+    taken: u64,
 }
 
 /// What [`Journal::open`] gives: the journal, and its entries in order.
 pub type Replayed = (Journal, Vec<Vec<u8>>);
 
-fn name(number: u64) -> String {
-    format!("{PREFIX}{number:016x}")
+fn name(prefix: &str, number: u64) -> String {
+    format!("{prefix}{number:016x}")
 }
 
-fn number_of(name: &str) -> Option<u64> {
-    let digits = name.strip_prefix(PREFIX)?;
+fn number_of(prefix: &str, name: &str) -> Option<u64> {
+    let digits = name.strip_prefix(prefix)?;
     (digits.len() == 16).then(|| u64::from_str_radix(digits, 16).ok())?
 }
 
+fn numbers(disk: &dyn Disk, prefix: &str) -> Result<Vec<u64>> {
+    let names = disk.names().map_err(|e| CacheError::io(prefix, e))?;
+    let mut numbers: Vec<u64> = names.iter().filter_map(|name| number_of(prefix, name)).collect();
+    numbers.sort_unstable();
+    Ok(numbers)
+}
+
+fn locked<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
 impl Journal {
-    /// Opens the journal on this disk, or starts one.
-    pub fn open(disk: Arc<dyn Disk>, key: LocalKey, nonces: Nonces) -> Result<Replayed> {
-        let names = disk.names().map_err(|e| CacheError::io("journal", e))?;
-        let mut numbers: Vec<u64> = names.iter().filter_map(|name| number_of(name)).collect();
-        numbers.sort_unstable();
+    /// Opens the journal of this prefix on this disk, or starts one.
+    pub fn open(
+        disk: Arc<dyn Disk>,
+        prefix: &'static str,
+        key: LocalKey,
+        nonces: Nonces,
+    ) -> Result<Replayed> {
+        let numbers = numbers(&*disk, prefix)?;
         let mut entries = Vec::new();
         let mut sequence = 1;
         let mut last = None;
         for (i, number) in numbers.iter().enumerate() {
-            let name = name(*number);
+            let name = name(prefix, *number);
             let io = |e| CacheError::io(&name, e);
             let Some(file) = disk.open(&name).map_err(io)? else { continue };
             let newest = i + 1 == numbers.len();
@@ -75,13 +107,12 @@ impl Journal {
             Some(last) => last,
             None => {
                 let number = numbers.last().map_or(1, |n| n + 1);
-                let file = start(&*disk, number, sequence)?;
+                let file = start(&*disk, prefix, number, sequence)?;
                 (number, file, JOURNAL_HEADER_LEN as u64)
             }
         };
         // What is behind the last whole record must not be taken for one of
         // the records that will be written over it.
-        let name = name(number);
         let settle = || {
             if file.len()? > end {
                 file.truncate(end)?;
@@ -91,95 +122,158 @@ impl Journal {
             file.sync()?;
             disk.sync_names()
         };
-        settle().map_err(|e| CacheError::io(&name, e))?;
-        let pending = Vec::new();
-        let (durable, doubtful) = (sequence - 1, false);
-        let journal =
-            Self { disk, key, nonces, number, file, end, sequence, durable, pending, doubtful };
+        settle().map_err(|e| CacheError::io(&name(prefix, number), e))?;
+        let taken = sequence - 1;
+        let journal = Self {
+            disk,
+            prefix,
+            key,
+            queue: Mutex::new(Queue { nonces, number, sequence, sealed: Vec::new() }),
+            current: Mutex::new(Current { file, end, unwritten: Vec::new(), taken }),
+            durable: AtomicU64::new(taken),
+            doubtful: AtomicBool::new(false),
+        };
         Ok((journal, entries))
     }
 
+    /// Removes all files of this prefix: for a journal of what can be made
+    /// again.
+    pub fn discard(disk: &dyn Disk, prefix: &str) -> Result<()> {
+        for number in numbers(disk, prefix)? {
+            disk.remove(&name(prefix, number)).map_err(|e| CacheError::io(prefix, e))?;
+        }
+        Ok(())
+    }
+
     /// Adds an entry; it is durable once [`Self::commit`] has returned.
-    pub fn append(&mut self, entry: &[u8]) {
-        let nonce = (self.nonces)();
-        self.key.seal(self.number, self.sequence, self.durable, nonce, entry, &mut self.pending);
-        self.sequence += 1;
+    pub fn append(&self, entry: &[u8]) {
+        let mut queue = locked(&self.queue);
+        let queue = &mut *queue;
+        let nonce = (queue.nonces)();
+        let durable = self.durable.load(Ordering::Acquire);
+        self.key.seal(queue.number, queue.sequence, durable, nonce, entry, &mut queue.sealed);
+        queue.sequence += 1;
     }
 
-    /// Bytes of the current file.
-    pub fn len(&self) -> u64 {
-        self.end
+    /// Bytes appended and not yet written.
+    pub fn queued(&self) -> usize {
+        locked(&self.queue).sealed.len()
     }
 
-    /// True if the current file holds no record.
-    pub fn is_empty(&self) -> bool {
-        self.end == JOURNAL_HEADER_LEN as u64
+    /// True if something was appended and is not durable yet.
+    pub fn is_dirty(&self) -> bool {
+        let last = locked(&self.queue).sequence - 1;
+        last > self.durable.load(Ordering::Acquire)
+    }
+
+    /// Hands what was appended to the disk without waiting for it to be
+    /// durable: a kill no longer takes it, a power cut may.
+    pub fn flush(&self) -> Result<()> {
+        self.write(&mut locked(&self.current))
     }
 
     /// Makes every entry appended so far durable. After a failed sync no later
     /// one is believed: the kernel may have dropped the pages, and would
-    /// report success for what is gone.
-    pub fn commit(&mut self) -> Result<()> {
-        let name = name(self.number);
-        if self.doubtful {
-            return Err(CacheError::Doubtful { file: name });
+    /// report success for what is gone. Of callers that wait for one another,
+    /// most find that the one before has done their work.
+    pub fn commit(&self) -> Result<()> {
+        let wanted = locked(&self.queue).sequence - 1;
+        let mut current = locked(&self.current);
+        if self.durable.load(Ordering::Acquire) >= wanted {
+            return self.check();
         }
-        if self.pending.is_empty() {
-            return Ok(());
+        self.write_and_sync(&mut current)
+    }
+
+    fn check(&self) -> Result<()> {
+        if self.doubtful.load(Ordering::Acquire) {
+            let file = name(self.prefix, locked(&self.queue).number);
+            return Err(CacheError::Doubtful { file });
         }
+        Ok(())
+    }
+
+    fn write(&self, current: &mut Current) -> Result<()> {
+        self.check()?;
+        let number = {
+            let mut queue = locked(&self.queue);
+            let sealed = std::mem::take(&mut queue.sealed);
+            current.taken = queue.sequence - 1;
+            if current.unwritten.is_empty() {
+                current.unwritten = sealed;
+            } else {
+                current.unwritten.extend_from_slice(&sealed);
+            }
+            queue.number
+        };
         // A write that failed (the disk is full) may be tried again: it goes
         // to the same place. A sync that failed may not.
-        self.file.write_at(&self.pending, self.end).map_err(|e| CacheError::io(&name, e))?;
-        if let Err(e) = self.file.sync() {
-            self.doubtful = true;
-            return Err(CacheError::io(&name, e));
+        current
+            .file
+            .write_at(&current.unwritten, current.end)
+            .map_err(|e| CacheError::io(&name(self.prefix, number), e))?;
+        current.end += current.unwritten.len() as u64;
+        current.unwritten.clear();
+        Ok(())
+    }
+
+    fn write_and_sync(&self, current: &mut Current) -> Result<()> {
+        self.write(current)?;
+        if let Err(e) = current.file.sync() {
+            self.doubtful.store(true, Ordering::Release);
+            return Err(CacheError::io(&name(self.prefix, locked(&self.queue).number), e));
         }
-        self.end += self.pending.len() as u64;
-        self.durable = self.sequence - 1;
-        self.pending.clear();
+        self.durable.store(current.taken, Ordering::Release);
         Ok(())
     }
 
     /// Commits and goes on in a new file; gives the number of the old one,
-    /// to [`Self::retire`] once what it holds is durable elsewhere.
-    pub fn rotate(&mut self) -> Result<u64> {
-        self.commit()?;
-        let old = self.number;
-        self.file = match start(&*self.disk, old + 1, self.sequence) {
+    /// to [`Self::retire`] once what it holds is durable elsewhere. Nothing
+    /// may be appended meanwhile.
+    pub fn rotate(&self) -> Result<u64> {
+        let mut current = locked(&self.current);
+        self.write_and_sync(&mut current)?;
+        let (old, sequence) = {
+            let queue = locked(&self.queue);
+            assert!(queue.sealed.is_empty(), "nothing is appended while a journal rotates");
+            (queue.number, queue.sequence)
+        };
+        current.file = match start(&*self.disk, self.prefix, old + 1, sequence) {
             Ok(file) => file,
             Err(e) => {
                 // Left there, it would be taken for a journal whose entries
                 // are gone once this one has gone on.
-                let gone = self.disk.remove(&name(old + 1)).and_then(|()| self.disk.sync_names());
+                let gone = self
+                    .disk
+                    .remove(&name(self.prefix, old + 1))
+                    .and_then(|()| self.disk.sync_names());
                 let never = matches!(&gone, Err(e) if e.kind() == std::io::ErrorKind::NotFound);
-                self.doubtful = gone.is_err() && !never;
+                self.doubtful.store(gone.is_err() && !never, Ordering::Release);
                 return Err(e);
             }
         };
-        self.number = old + 1;
-        self.end = JOURNAL_HEADER_LEN as u64;
+        locked(&self.queue).number = old + 1;
+        current.end = JOURNAL_HEADER_LEN as u64;
         Ok(old)
     }
 
     /// Removes every file up to and including number `upto`.
-    pub fn retire(&mut self, upto: u64) -> Result<()> {
-        assert!(upto < self.number, "the current file is in use");
-        let io = |e| CacheError::io("journal", e);
-        let mut old: Vec<u64> =
-            self.disk.names().map_err(io)?.iter().filter_map(|name| number_of(name)).collect();
-        old.retain(|number| *number <= upto);
+    pub fn retire(&self, upto: u64) -> Result<()> {
+        assert!(upto < locked(&self.queue).number, "the current file is in use");
+        let io = |e| CacheError::io(self.prefix, e);
         // Oldest first: what is left after a power cut has no hole.
-        old.sort_unstable();
-        for number in old {
-            self.disk.remove(&name(number)).map_err(io)?;
+        for number in numbers(&*self.disk, self.prefix)? {
+            if number <= upto {
+                self.disk.remove(&name(self.prefix, number)).map_err(io)?;
+            }
         }
         self.disk.sync_names().map_err(io)
     }
 }
 
 /// Makes a journal file whose header and name are durable.
-fn start(disk: &dyn Disk, number: u64, first: u64) -> Result<Arc<dyn DiskFile>> {
-    let name = name(number);
+fn start(disk: &dyn Disk, prefix: &str, number: u64, first: u64) -> Result<Arc<dyn DiskFile>> {
+    let name = name(prefix, number);
     let make = || {
         let file = disk.create(&name)?;
         file.write_at(&JournalHeader { number, first }.encode(), 0)?;

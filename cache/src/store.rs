@@ -31,6 +31,8 @@ pub struct Store {
     disk: Arc<dyn Disk>,
     pack_len: u64,
     state: Mutex<State>,
+    /// Held by the one that syncs.
+    syncing: Mutex<()>,
 }
 
 struct State {
@@ -124,7 +126,7 @@ impl Store {
                 }
             }
         }
-        Ok((Self { disk, pack_len, state: Mutex::new(state) }, recovery))
+        Ok((Self { disk, pack_len, state: Mutex::new(state), syncing: Mutex::new(()) }, recovery))
     }
 
     fn state(&self) -> MutexGuard<'_, State> {
@@ -206,45 +208,61 @@ impl Store {
     }
 
     /// Makes every chunk put so far durable, and closes packs that are full.
-    /// A failed barrier is final: see [`CacheError::Doubtful`].
+    /// A failed barrier is final: see [`CacheError::Doubtful`]. Chunks may be
+    /// put and read meanwhile.
     pub fn sync(&self) -> Result<()> {
-        let mut state = self.state();
-        if state.doubtful {
-            return Err(CacheError::Doubtful { file: "store".into() });
-        }
-        if let Err(e) = self.sync_state(&mut state) {
-            state.doubtful = true;
+        let _one = self.syncing.lock().unwrap_or_else(PoisonError::into_inner);
+        let (dirty, names_changed) = {
+            let mut state = self.state();
+            if state.doubtful {
+                return Err(CacheError::Doubtful { file: "store".into() });
+            }
+            let mut dirty = Vec::new();
+            for (name, pack) in &mut state.packs {
+                if std::mem::take(&mut pack.dirty) {
+                    dirty.push((*name, Arc::clone(&pack.file)));
+                }
+            }
+            (dirty, std::mem::take(&mut state.names_changed))
+        };
+        if let Err(e) = self.barrier(&dirty, names_changed) {
+            self.state().doubtful = true;
             return Err(e);
         }
-        for (name, pack) in &mut state.packs {
-            if !pack.closed && pack.end >= self.pack_len {
-                // Without its index a pack is read at the next start: slower,
-                // and nothing is lost.
-                pack.closed = self.write_index(*name, pack).is_ok();
+        let full: Vec<(PackName, PackIndex)> = {
+            let state = self.state();
+            let full = |pack: &Pack| !pack.closed && !pack.dirty && pack.end >= self.pack_len;
+            let index = |pack: &Pack| PackIndex { pack_len: pack.end, entries: pack.entries.clone() };
+            let packs = state.packs.iter().filter(|(_, pack)| full(pack));
+            packs.map(|(name, pack)| (*name, index(pack))).collect()
+        };
+        for (name, index) in full {
+            // Without its index a pack is read at the next start: slower, and
+            // nothing is lost.
+            if self.write_index(name, &index).is_ok()
+                && let Some(pack) = self.state().packs.get_mut(&name)
+            {
+                pack.closed = true;
             }
         }
         Ok(())
     }
 
-    fn sync_state(&self, state: &mut State) -> Result<()> {
-        for (name, pack) in &mut state.packs {
-            if pack.dirty {
-                pack.file.sync().map_err(|e| CacheError::io(&pack_name(*name), e))?;
-                pack.dirty = false;
-            }
+    fn barrier(&self, dirty: &[(PackName, Arc<dyn DiskFile>)], names_changed: bool) -> Result<()> {
+        for (name, file) in dirty {
+            file.sync().map_err(|e| CacheError::io(&pack_name(*name), e))?;
         }
-        if state.names_changed {
+        if names_changed {
             self.disk.sync_names().map_err(|e| CacheError::io("store", e))?;
-            state.names_changed = false;
         }
         Ok(())
     }
 
     /// Writes the index of a full pack. It is an aid: a power cut may lose or
     /// tear it, and the pack is then read instead.
-    fn write_index(&self, name: PackName, pack: &Pack) -> std::io::Result<()> {
+    fn write_index(&self, name: PackName, index: &PackIndex) -> std::io::Result<()> {
         let file = index_name(name);
-        let bytes = PackIndex { pack_len: pack.end, entries: pack.entries.clone() }.encode();
+        let bytes = index.encode();
         // What an earlier, interrupted attempt left.
         if self.disk.open(&file)?.is_some() {
             self.disk.remove(&file)?;

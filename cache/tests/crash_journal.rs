@@ -4,7 +4,7 @@
 
 use std::sync::Arc;
 use warp_cache::CacheError;
-use warp_cache::journal::Journal;
+use warp_cache::journal::{CHANGES, Journal};
 use warp_cache::testing::{Barrier, CrashDisk, Fate, Op};
 use warp_format::Secret;
 use warp_format::local::LocalKey;
@@ -17,7 +17,7 @@ fn open(disk: &CrashDisk, salt: u8) -> Result<(Journal, Vec<Vec<u8>>), CacheErro
         nonce[..8].copy_from_slice(&count.to_le_bytes());
         nonce
     });
-    Journal::open(Arc::new(disk.clone()), LocalKey::new(Secret::new([7; 32])), nonces)
+    Journal::open(Arc::new(disk.clone()), CHANGES, LocalKey::new(Secret::new([7; 32])), nonces)
 }
 
 fn entry(n: u64) -> Vec<u8> {
@@ -28,7 +28,7 @@ fn entry(n: u64) -> Vec<u8> {
 /// now and then; marks in the log the last entry acknowledged, and the last
 /// one that is folded away (its journal retired).
 fn run(disk: &CrashDisk) {
-    let (mut journal, _) = open(disk, 1).unwrap();
+    let (journal, _) = open(disk, 1).unwrap();
     let mut n = 0;
     for round in 0..12u64 {
         for _ in 0..1 + round % 4 {
@@ -83,7 +83,7 @@ impl Dice {
 /// What the journal gives after this crash, or why it will not open.
 fn check(log: &[Op], image: &CrashDisk) -> Result<(), String> {
     let (acknowledged, folded) = marks(log);
-    let (mut journal, entries) = open(image, 2).map_err(|e| e.to_string())?;
+    let (journal, entries) = open(image, 2).map_err(|e| e.to_string())?;
     let numbers: Vec<u64> = entries
         .iter()
         .map(|e| u64::from_le_bytes(e[..8].try_into().expect("eight bytes")))
@@ -153,7 +153,7 @@ fn a_disk_that_drops_any_kind_of_barrier_is_caught() {
 #[test]
 fn a_hole_before_an_acknowledged_entry_is_told() {
     let disk = CrashDisk::default();
-    let (mut journal, _) = open(&disk, 1).unwrap();
+    let (journal, _) = open(&disk, 1).unwrap();
     for n in 1..=3 {
         journal.append(&entry(n));
         journal.commit().unwrap();
@@ -176,7 +176,7 @@ fn a_hole_before_an_acknowledged_entry_is_told() {
 #[test]
 fn nothing_of_an_entry_stands_in_the_journal() {
     let disk = CrashDisk::default();
-    let (mut journal, _) = open(&disk, 1).unwrap();
+    let (journal, _) = open(&disk, 1).unwrap();
     let marker = b"a marker that nobody may read back";
     journal.append(marker);
     journal.commit().unwrap();

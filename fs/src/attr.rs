@@ -79,9 +79,35 @@ fn system_time(time: Time) -> SystemTime {
     base.and_then(|base| base.checked_add(nanos)).unwrap_or(UNIX_EPOCH)
 }
 
+/// A time that a request names. fuser 0.18 reads a time before 1970 as if its
+/// nanoseconds counted away from 1970 too; this reads it back.
+pub(crate) fn time_of_request(time: SystemTime) -> Time {
+    match time.duration_since(UNIX_EPOCH) {
+        Ok(since) => Time { secs: since.as_secs() as i64, nanos: since.subsec_nanos() },
+        Err(before) => {
+            let before = before.duration();
+            Time { secs: -(before.as_secs() as i64), nanos: before.subsec_nanos() }
+        }
+    }
+}
+
+/// A device number out of the kernel's packing.
+pub(crate) fn device_number(rdev: u32) -> u64 {
+    let (major, minor) = ((rdev & 0xfff00) >> 8, (rdev & 0xff) | (rdev >> 12 & 0xfff00));
+    rustix::fs::makedev(major, minor)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_device_number_comes_back() {
+        for (major, minor) in [(0, 0), (1, 3), (259, 7), (4095, 1_048_575)] {
+            let packed = (minor & 0xff) | (major << 8) | ((minor & !0xff) << 12);
+            assert_eq!(device_number(packed), rustix::fs::makedev(major, minor));
+        }
+    }
 
     #[test]
     fn times_before_1970_keep_their_nanoseconds() {

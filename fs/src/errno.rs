@@ -1,10 +1,13 @@
 //! The one place where an error becomes an errno.
 
 use fuser::Errno;
-use warp_flow::{FlowError, Kind};
+use warp_flow::{FlowError, Kind, Refusal};
 
 /// What the kernel is told.
 pub(crate) fn errno(error: &FlowError) -> Errno {
+    if let FlowError::Refused(refusal) = error {
+        return refused(*refusal);
+    }
     match error.kind() {
         Kind::NotFound => Errno::ENOENT,
         Kind::Refused => Errno::EACCES,
@@ -13,6 +16,22 @@ pub(crate) fn errno(error: &FlowError) -> Errno {
         Kind::Usage => Errno::EINVAL,
         // The archive's bytes are damaged, or its disk is.
         Kind::Failed | Kind::Partial | Kind::Integrity | Kind::Interrupted => Errno::EIO,
+    }
+}
+
+fn refused(refusal: Refusal) -> Errno {
+    match refusal {
+        Refusal::Missing => Errno::ENOENT,
+        Refusal::Exists => Errno::EEXIST,
+        Refusal::NotEmpty => Errno::ENOTEMPTY,
+        Refusal::NotADirectory => Errno::ENOTDIR,
+        Refusal::IsADirectory => Errno::EISDIR,
+        Refusal::NoAttribute => Errno::NO_XATTR,
+        Refusal::Invalid => Errno::EINVAL,
+        Refusal::NameTooLong => Errno::ENAMETOOLONG,
+        Refusal::TooLarge => Errno::EFBIG,
+        Refusal::AttributeTooLarge => Errno::E2BIG,
+        Refusal::ReadOnly => Errno::EROFS,
     }
 }
 
@@ -31,6 +50,18 @@ mod tests {
             (FlowError::Corrupt(FormatError::Invalid { at: "x" }), Errno::EIO),
             (FlowError::Lost { what: "x" }, Errno::EIO),
             (FlowError::Corrupt(FormatError::Locked), Errno::EACCES),
+            (Refusal::Missing.into(), Errno::ENOENT),
+            (Refusal::Exists.into(), Errno::EEXIST),
+            (Refusal::NotEmpty.into(), Errno::ENOTEMPTY),
+            (Refusal::NotADirectory.into(), Errno::ENOTDIR),
+            (Refusal::IsADirectory.into(), Errno::EISDIR),
+            (Refusal::NoAttribute.into(), Errno::ENODATA),
+            (Refusal::Invalid.into(), Errno::EINVAL),
+            (Refusal::NameTooLong.into(), Errno::ENAMETOOLONG),
+            (Refusal::TooLarge.into(), Errno::EFBIG),
+            (Refusal::AttributeTooLarge.into(), Errno::E2BIG),
+            (Refusal::ReadOnly.into(), Errno::EROFS),
+            (FlowError::Stalled { why: io(std::io::ErrorKind::StorageFull).into() }, Errno::ENOSPC),
         ];
         for (error, want) in rows {
             assert_eq!(errno(&error).code(), want.code(), "{error}");

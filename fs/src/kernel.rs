@@ -6,7 +6,7 @@
 //! Tested by `tests/tests/mount.rs`.
 
 pub use crate::attr::Owners;
-use crate::ops::ReadOnly;
+use crate::ops::Shell;
 use fuser::{Config, MountOption, Session, SessionACL};
 use std::ffi::OsStr;
 use std::fs;
@@ -19,6 +19,8 @@ use warp_flow::volume::Volume;
 /// The type that our mounts have in /proc/self/mountinfo.
 pub const FS_TYPE: &str = "fuse.warp";
 const DEVICE: &str = "/dev/fuse";
+/// Threads that answer requests: a few may wait for a disk.
+const THREADS: usize = 4;
 
 /// Why something could not be mounted.
 #[derive(Debug, thiserror::Error)]
@@ -69,15 +71,17 @@ pub struct MountOptions {
     pub allow_other: bool,
     /// Mount over a directory that is not empty.
     pub nonempty: bool,
+    /// Let nobody change anything.
+    pub read_only: bool,
 }
 
 impl MountOptions {
-    /// Mounts on `directory`; `source` is shown as the device.
+    /// Mounts on `directory`, read-only; `source` is shown as the device.
     pub fn new(directory: PathBuf, source: &str) -> Self {
         // A comma would start another option, a line end another line.
         let clean = |c: char| if c == ',' || c == '\\' || c.is_control() { '_' } else { c };
         let source = source.chars().map(clean).collect();
-        Self { directory, source, allow_other: false, nonempty: false }
+        Self { directory, source, allow_other: false, nonempty: false, read_only: true }
     }
 
     fn config(&self) -> Config {
@@ -87,14 +91,14 @@ impl MountOptions {
             // As a plain option, because fuser gives the kernel a subtype
             // only through fusermount3.
             MountOption::CUSTOM("subtype=warp".into()),
-            MountOption::RO,
+            if self.read_only { MountOption::RO } else { MountOption::RW },
             MountOption::NoSuid,
             MountOption::NoDev,
             MountOption::NoAtime,
             MountOption::DefaultPermissions,
         ];
         config.acl = if self.allow_other { SessionACL::All } else { SessionACL::Owner };
-        config.n_threads = Some(std::thread::available_parallelism().map_or(2, usize::from).min(4));
+        config.n_threads = Some(THREADS);
         config.clone_fd = true;
         config
     }
@@ -116,7 +120,7 @@ impl Mount {
         } else {
             Owners::Mounter { uid: me.as_raw(), gid: rustix::process::getegid().as_raw() }
         };
-        let session = Session::new(ReadOnly::new(volume, owners), &directory, &options.config())
+        let session = Session::new(Shell::new(volume, owners), &directory, &options.config())
             .map_err(|source| classify(&directory, options, source))?;
         raise_read_ahead(&directory);
         Ok(Self { run: Box::new(move || session.run()), directory })

@@ -17,6 +17,7 @@
 mod attr;
 mod errno;
 pub mod kernel;
+mod listing;
 mod ops;
 
 pub use kernel::{Mount, MountError, MountOptions, Mounted, mounts, unmount};

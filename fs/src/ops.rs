@@ -1,140 +1,110 @@
 //! Step *ops* of the walk: one method for each request of the kernel.
 //!
 //! Neighbours: the kernel above, a [`Volume`] below. Promises: every request
-//! is answered once; what is immutable is cached by the kernel without limit.
-//! Never: decides anything about content. Tested by `tests/tests/mount.rs`.
+//! is answered once. What is shown changes through this mount only, so the
+//! kernel may keep all it is told; what it changes itself it knows. Never:
+//! decides anything about content. Tested by `tests/tests/mount.rs` and
+//! `portal.rs`.
 
-use crate::attr::{Owners, attr, kind};
+use crate::attr::{Owners, attr, device_number, kind, time_of_request};
 use crate::errno::errno;
+use crate::listing::Listings;
 use fuser::{
-    Errno, FileHandle, Filesystem, FopenFlags, Generation, INodeNo, InitFlags, KernelConfig,
-    LockOwner, OpenFlags, ReplyAttr, ReplyData, ReplyDirectory, ReplyDirectoryPlus, ReplyEmpty,
-    ReplyEntry, ReplyLseek, ReplyOpen, ReplyStatfs, ReplyXattr, Request,
+    BsdFileFlags, Errno, FileHandle, Filesystem, FopenFlags, Generation, INodeNo, InitFlags,
+    KernelConfig, LockOwner, OpenFlags, RenameFlags, ReplyAttr, ReplyCreate, ReplyData,
+    ReplyDirectory, ReplyDirectoryPlus, ReplyEmpty, ReplyEntry, ReplyLseek, ReplyOpen, ReplyStatfs,
+    ReplyWrite, ReplyXattr, Request, TimeOrNow, WriteFlags,
 };
-use std::collections::{HashMap, VecDeque};
 use std::ffi::OsStr;
 use std::io;
 use std::os::unix::ffi::OsStrExt;
+use std::path::Path;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Mutex, MutexGuard, PoisonError};
-use std::time::Duration;
-use warp_flow::volume::{Attr, DirEntry, Volume};
-use warp_flow::{FlowError, Result};
-use warp_format::NameHash;
+use std::time::{Duration, SystemTime};
+use warp_flow::Result;
+use warp_flow::volume::{Attr, NewInode, RenameMode, SetAttr, Volume, When, XattrMode};
 use warp_format::limits::MAX_NAME_LEN;
 use warp_format::record::{Body, FileType};
 
-/// How long the kernel may keep what cannot change.
+/// How long the kernel may keep what nobody else changes.
 const FOREVER: Duration = Duration::from_secs(365 * 24 * 3600);
 /// Requests that the kernel may have under way in the background: read-ahead
 /// and asynchronous reads. Its default of 12 starves four parallel readers.
 const MAX_BACKGROUND: u16 = 64;
-/// Entries fetched from the volume at once while a directory is listed.
-const LISTING_STEP: usize = 1024;
+/// Unit of `statfs`, in bytes.
+const BLOCK_LEN: u32 = 4096;
+/// Flags of `setxattr`.
+const XATTR_CREATE: i32 = 1;
+const XATTR_REPLACE: i32 = 2;
 
-/// Takes an entry and the offset behind it; true when there is no room for it.
-type Add<'a> = dyn FnMut(u64, &DirEntry) -> bool + 'a;
-
-/// A read-only filesystem over a volume.
-pub(crate) struct ReadOnly<V> {
+/// A filesystem over a volume.
+pub(crate) struct Shell<V> {
     volume: V,
     owners: Owners,
-    listings: Mutex<HashMap<u64, Listing>>,
+    listings: Listings,
     next_handle: AtomicU64,
 }
 
-/// An open directory: where its listing is.
-#[derive(Default)]
-struct Listing {
-    /// Entries given out.
-    given: u64,
-    /// Where the volume goes on.
-    place: Option<NameHash>,
-    /// Fetched and not yet given out: a reply holds fewer than a fetch.
-    pending: VecDeque<DirEntry>,
-}
-
-impl<V: Volume> ReadOnly<V> {
+impl<V: Volume> Shell<V> {
     pub(crate) fn new(volume: V, owners: Owners) -> Self {
-        Self { volume, owners, listings: Mutex::default(), next_handle: AtomicU64::new(1) }
+        let listings = Listings::default();
+        Self { volume, owners, listings, next_handle: AtomicU64::new(1) }
     }
 
-    fn listings(&self) -> MutexGuard<'_, HashMap<u64, Listing>> {
-        self.listings.lock().unwrap_or_else(PoisonError::into_inner)
+    fn make(&self, parent: INodeNo, name: &OsStr, new: NewInode) -> Result<Attr> {
+        self.volume.make(parent.0, name.as_bytes(), new)
     }
 
-    /// Gives entries from `offset` on to `add` until it is full. Offset 0 is
-    /// `.`, 1 is `..`, and so on in the order of the tree. With `plus`, each
-    /// entry has its attributes.
-    fn list(
-        &self,
-        ino: u64,
-        handle: FileHandle,
-        offset: u64,
-        plus: bool,
-        add: &mut Add<'_>,
-    ) -> Result<()> {
-        if offset < 2 {
-            let Some(this) = self.volume.attr(ino)? else {
-                return Err(FlowError::NotFound { path: ".".into() });
-            };
-            // The kernel replaces what `..` leads to by what it knows.
-            for (at, name) in [(0, b".".as_slice()), (1, b"..")] {
-                let entry = DirEntry {
-                    place: NameHash([0; 16]),
-                    name: name.to_vec(),
-                    ino: this.ino,
-                    file_type: FileType::Directory,
-                    attr: Some(this.clone()),
-                };
-                if offset <= at && add(at + 1, &entry) {
-                    return Ok(());
-                }
-            }
+    fn reply_entry(&self, made: Result<Attr>, reply: ReplyEntry) {
+        match made {
+            Ok(made) => reply.entry(&FOREVER, &attr(&made, self.owners), Generation(0)),
+            Err(e) => reply.error(errno(&e)),
         }
-        let want = offset.saturating_sub(2);
-        let mut listing = self.listings().remove(&handle.0).unwrap_or_default();
-        if listing.given != want {
-            // A seek: count from the start.
-            listing = Listing::default();
-        }
-        let result = self.list_from(ino, want, &mut listing, plus, add);
-        self.listings().insert(handle.0, listing);
-        result
     }
 
-    fn list_from(
-        &self,
-        ino: u64,
-        want: u64,
-        listing: &mut Listing,
-        plus: bool,
-        add: &mut Add<'_>,
-    ) -> Result<()> {
-        // Entries fetched for a plain listing lack what this one needs.
-        if plus && listing.pending.iter().any(|entry| entry.attr.is_none()) {
-            listing.pending.clear();
-        }
-        loop {
-            if listing.pending.is_empty() {
-                let entries = self.volume.entries(ino, listing.place, LISTING_STEP, plus)?;
-                listing.pending.extend(entries);
-            }
-            // The offset of an entry is where the listing goes on behind it.
-            let Some(entry) = listing.pending.front() else { return Ok(()) };
-            if listing.given >= want && add(listing.given + 3, entry) {
-                return Ok(());
-            }
-            listing.given += 1;
-            listing.place = Some(entry.place);
-            listing.pending.pop_front();
-        }
+    /// Answers when all is durable, and keeps no thread waiting until then.
+    fn sync(&self, reply: ReplyEmpty) {
+        self.volume.sync(Box::new(move |result| done(result, reply)));
     }
 }
 
-impl<V: Volume> Filesystem for ReadOnly<V> {
+fn done(result: Result<()>, reply: ReplyEmpty) {
+    match result {
+        Ok(()) => reply.ok(),
+        Err(e) => reply.error(errno(&e)),
+    }
+}
+
+/// What a caller asks a new inode to be.
+fn new_inode(req: &Request, mode: u32, umask: u32, body: Body) -> NewInode {
+    let bits = |mode: u32| (mode & 0o7777) as u16;
+    NewInode {
+        permissions: bits(mode),
+        umask: bits(umask),
+        uid: req.uid(),
+        gid: req.gid(),
+        body,
+    }
+}
+
+fn when(time: TimeOrNow) -> When {
+    match time {
+        TimeOrNow::SpecificTime(time) => When::At(time_of_request(time)),
+        TimeOrNow::Now => When::Now,
+    }
+}
+
+impl<V: Volume> Filesystem for Shell<V> {
     fn init(&mut self, _req: &Request, config: &mut KernelConfig) -> io::Result<()> {
         // Each is asked for by itself: an older kernel lacks some, and works.
+        // On a volume that changes, the kernel gathers writes, and this side
+        // applies the umask: a directory's default ACL comes before it.
+        let changes = InitFlags::FUSE_WRITEBACK_CACHE | InitFlags::FUSE_DONT_MASK;
+        if self.volume.changes() {
+            for wanted in changes.iter() {
+                let _ = config.add_capabilities(wanted);
+            }
+        }
         for wanted in [
             InitFlags::FUSE_DO_READDIRPLUS,
             InitFlags::FUSE_READDIRPLUS_AUTO,
@@ -223,7 +193,7 @@ impl<V: Volume> Filesystem for ReadOnly<V> {
         offset: u64,
         mut reply: ReplyDirectory,
     ) {
-        let result = self.list(ino.0, fh, offset, false, &mut |next, entry| {
+        let result = self.listings.list(&self.volume, ino.0, fh, offset, false, &mut |next, entry| {
             let name = OsStr::from_bytes(&entry.name);
             reply.add(INodeNo(entry.ino), next, kind(entry.file_type), name)
         });
@@ -241,11 +211,15 @@ impl<V: Volume> Filesystem for ReadOnly<V> {
         offset: u64,
         mut reply: ReplyDirectoryPlus,
     ) {
-        let result = self.list(ino.0, fh, offset, true, &mut |next, entry| {
+        let result = self.listings.list(&self.volume, ino.0, fh, offset, true, &mut |next, entry| {
             let Some(found) = &entry.attr else { return false };
             let attr = attr(found, self.owners);
             let name = OsStr::from_bytes(&entry.name);
-            reply.add(INodeNo(found.ino), next, name, &FOREVER, &attr, Generation(0))
+            let full = reply.add(INodeNo(found.ino), next, name, &FOREVER, &attr, Generation(0));
+            if !full && !matches!(entry.name.as_slice(), b"." | b"..") {
+                self.volume.retain(entry);
+            }
+            full
         });
         match result {
             Ok(()) => reply.ok(),
@@ -261,23 +235,217 @@ impl<V: Volume> Filesystem for ReadOnly<V> {
         _flags: OpenFlags,
         reply: ReplyEmpty,
     ) {
-        self.listings().remove(&fh.0);
+        self.listings.close(fh);
         reply.ok();
     }
 
     fn fsyncdir(&self, _: &Request, _: INodeNo, _: FileHandle, _: bool, reply: ReplyEmpty) {
-        reply.ok();
+        self.sync(reply);
     }
 
     fn fsync(&self, _: &Request, _: INodeNo, _: FileHandle, _: bool, reply: ReplyEmpty) {
-        reply.ok();
+        self.sync(reply);
+    }
+
+    fn flush(&self, _: &Request, _: INodeNo, _: FileHandle, _: LockOwner, reply: ReplyEmpty) {
+        // Closing makes nothing durable, here as on other filesystems; the
+        // kernel need not tell of it.
+        reply.error(Errno::ENOSYS);
+    }
+
+    fn forget(&self, _req: &Request, ino: INodeNo, count: u64) {
+        self.volume.forget(ino.0, count);
+    }
+
+    fn setattr(
+        &self,
+        _req: &Request,
+        ino: INodeNo,
+        mode: Option<u32>,
+        uid: Option<u32>,
+        gid: Option<u32>,
+        size: Option<u64>,
+        atime: Option<TimeOrNow>,
+        mtime: Option<TimeOrNow>,
+        ctime: Option<SystemTime>,
+        _fh: Option<FileHandle>,
+        _crtime: Option<SystemTime>,
+        _chgtime: Option<SystemTime>,
+        _bkuptime: Option<SystemTime>,
+        _flags: Option<BsdFileFlags>,
+        reply: ReplyAttr,
+    ) {
+        let change = SetAttr {
+            permissions: mode.map(|mode| (mode & 0o7777) as u16),
+            uid,
+            gid,
+            size,
+            atime: atime.map(when),
+            mtime: mtime.map(when),
+            ctime: ctime.map(time_of_request),
+        };
+        match self.volume.set_attr(ino.0, &change) {
+            Ok(now) => reply.attr(&FOREVER, &attr(&now, self.owners)),
+            Err(e) => reply.error(errno(&e)),
+        }
+    }
+
+    fn mknod(
+        &self,
+        req: &Request,
+        parent: INodeNo,
+        name: &OsStr,
+        mode: u32,
+        umask: u32,
+        rdev: u32,
+        reply: ReplyEntry,
+    ) {
+        let body = match FileType::from_bits((mode >> 12 & 0xf) as u8) {
+            Ok(FileType::Regular) => Body::Extents(0),
+            Ok(FileType::Fifo) => Body::Fifo,
+            Ok(FileType::Socket) => Body::Socket,
+            Ok(FileType::CharDevice) => Body::Device { block: false, number: device_number(rdev) },
+            Ok(FileType::BlockDevice) => Body::Device { block: true, number: device_number(rdev) },
+            _ => return reply.error(Errno::EINVAL),
+        };
+        self.reply_entry(self.make(parent, name, new_inode(req, mode, umask, body)), reply);
+    }
+
+    fn mkdir(
+        &self,
+        req: &Request,
+        parent: INodeNo,
+        name: &OsStr,
+        mode: u32,
+        umask: u32,
+        reply: ReplyEntry,
+    ) {
+        let new = new_inode(req, mode, umask, Body::Directory);
+        self.reply_entry(self.make(parent, name, new), reply);
+    }
+
+    fn symlink(
+        &self,
+        req: &Request,
+        parent: INodeNo,
+        name: &OsStr,
+        target: &Path,
+        reply: ReplyEntry,
+    ) {
+        let body = Body::Symlink(target.as_os_str().as_bytes().to_vec());
+        self.reply_entry(self.make(parent, name, new_inode(req, 0o777, 0, body)), reply);
+    }
+
+    fn create(
+        &self,
+        req: &Request,
+        parent: INodeNo,
+        name: &OsStr,
+        mode: u32,
+        umask: u32,
+        _flags: i32,
+        reply: ReplyCreate,
+    ) {
+        match self.make(parent, name, new_inode(req, mode, umask, Body::Extents(0))) {
+            Ok(made) => {
+                let made = attr(&made, self.owners);
+                let flags = FopenFlags::FOPEN_KEEP_CACHE;
+                reply.created(&FOREVER, &made, Generation(0), FileHandle(0), flags);
+            }
+            Err(e) => reply.error(errno(&e)),
+        }
+    }
+
+    fn link(&self, _: &Request, ino: INodeNo, to: INodeNo, name: &OsStr, reply: ReplyEntry) {
+        self.reply_entry(self.volume.link(ino.0, to.0, name.as_bytes()), reply);
+    }
+
+    fn unlink(&self, _req: &Request, parent: INodeNo, name: &OsStr, reply: ReplyEmpty) {
+        done(self.volume.unlink(parent.0, name.as_bytes(), false), reply);
+    }
+
+    fn rmdir(&self, _req: &Request, parent: INodeNo, name: &OsStr, reply: ReplyEmpty) {
+        done(self.volume.unlink(parent.0, name.as_bytes(), true), reply);
+    }
+
+    fn rename(
+        &self,
+        _req: &Request,
+        parent: INodeNo,
+        name: &OsStr,
+        newparent: INodeNo,
+        newname: &OsStr,
+        flags: RenameFlags,
+        reply: ReplyEmpty,
+    ) {
+        let mode = if flags.is_empty() {
+            RenameMode::Replace
+        } else if flags == RenameFlags::RENAME_NOREPLACE {
+            RenameMode::Keep
+        } else if flags == RenameFlags::RENAME_EXCHANGE {
+            RenameMode::Exchange
+        } else {
+            return reply.error(Errno::EINVAL);
+        };
+        let (from, to) = ((parent.0, name.as_bytes()), (newparent.0, newname.as_bytes()));
+        done(self.volume.rename(from, to, mode), reply);
+    }
+
+    fn write(
+        &self,
+        _req: &Request,
+        ino: INodeNo,
+        _fh: FileHandle,
+        offset: u64,
+        data: &[u8],
+        _write_flags: WriteFlags,
+        _flags: OpenFlags,
+        _lock_owner: Option<LockOwner>,
+        reply: ReplyWrite,
+    ) {
+        match self.volume.write(ino.0, offset, data) {
+            Ok(()) => reply.written(data.len() as u32),
+            Err(e) => reply.error(errno(&e)),
+        }
+    }
+
+    fn setxattr(
+        &self,
+        _req: &Request,
+        ino: INodeNo,
+        name: &OsStr,
+        value: &[u8],
+        flags: i32,
+        _position: u32,
+        reply: ReplyEmpty,
+    ) {
+        let mode = match flags {
+            0 => XattrMode::Set,
+            XATTR_CREATE => XattrMode::Create,
+            XATTR_REPLACE => XattrMode::Replace,
+            _ => return reply.error(Errno::EINVAL),
+        };
+        done(self.volume.set_xattr(ino.0, name.as_bytes(), value, mode), reply);
+    }
+
+    fn removexattr(&self, _req: &Request, ino: INodeNo, name: &OsStr, reply: ReplyEmpty) {
+        done(self.volume.remove_xattr(ino.0, name.as_bytes()), reply);
     }
 
     fn statfs(&self, _req: &Request, _ino: INodeNo, reply: ReplyStatfs) {
         match self.volume.space() {
             Ok(space) => {
-                let blocks = space.bytes.div_ceil(4096);
-                reply.statfs(blocks, 0, 0, space.inodes, 0, 4096, 255, 4096);
+                let blocks = |bytes: u64| bytes.div_ceil(u64::from(BLOCK_LEN));
+                reply.statfs(
+                    blocks(space.bytes),
+                    blocks(space.free),
+                    blocks(space.available),
+                    space.inodes,
+                    space.inodes_free,
+                    BLOCK_LEN,
+                    MAX_NAME_LEN as u32,
+                    BLOCK_LEN,
+                );
             }
             Err(e) => reply.error(errno(&e)),
         }
@@ -314,6 +482,11 @@ impl<V: Volume> Filesystem for ReadOnly<V> {
         const SEEK_DATA: i32 = 3;
         const SEEK_HOLE: i32 = 4;
         let Ok(offset) = u64::try_from(offset) else { return reply.error(Errno::ENXIO) };
+        if self.volume.changes() {
+            // The kernel may hold writes that only it knows of; it then takes
+            // a file to be data throughout.
+            return reply.error(Errno::ENOSYS);
+        }
         if whence != SEEK_DATA && whence != SEEK_HOLE {
             return reply.error(Errno::EINVAL);
         }
@@ -331,131 +504,5 @@ fn sized(value: &[u8], size: u32, reply: ReplyXattr) {
         0 => reply.size(value.len() as u32),
         room if room < value.len() => reply.error(Errno::ERANGE),
         _ => reply.data(value),
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-    use warp_flow::volume::Space;
-    use warp_format::record::{Inode, Stamp, Time};
-
-    /// One directory of `count` names.
-    struct Flat {
-        count: u8,
-    }
-
-    fn entry(n: u8) -> DirEntry {
-        let inode = Inode {
-            stamp: Stamp::NONE,
-            permissions: 0o644,
-            uid: 0,
-            gid: 0,
-            size: 0,
-            mtime: Time { secs: 0, nanos: 0 },
-            ctime: None,
-            atime: None,
-            btime: None,
-            versions: Vec::new(),
-            body: Body::Fifo,
-        };
-        let ino = u64::from(n) + 2;
-        let attr = Some(Attr { ino, inode, links: 1 });
-        let (place, name, file_type) = (NameHash([n; 16]), vec![b'n', n], FileType::Fifo);
-        DirEntry { place, name, ino, file_type, attr }
-    }
-
-    impl Volume for Flat {
-        fn lookup(&self, _: u64, name: &[u8]) -> Result<Option<Attr>> {
-            Ok((1..=self.count).map(entry).find(|e| e.name == name).and_then(|e| e.attr))
-        }
-
-        fn attr(&self, _: u64) -> Result<Option<Attr>> {
-            Ok(entry(0).attr)
-        }
-
-        fn read(&self, _: u64, _: u64, _: usize) -> Result<Vec<u8>> {
-            Ok(Vec::new())
-        }
-
-        fn entries(
-            &self,
-            _: u64,
-            place: Option<NameHash>,
-            limit: usize,
-            plus: bool,
-        ) -> Result<Vec<DirEntry>> {
-            let after = place.map_or(0, |place| place.0[0]);
-            let entries = (after + 1..=self.count).map(entry).take(limit);
-            Ok(entries.map(|e| DirEntry { attr: e.attr.filter(|_| plus), ..e }).collect())
-        }
-
-        fn xattr(&self, _: u64, _: &[u8]) -> Result<Option<Vec<u8>>> {
-            Ok(None)
-        }
-
-        fn xattrs(&self, _: u64) -> Result<Vec<Vec<u8>>> {
-            Ok(Vec::new())
-        }
-
-        fn seek(&self, _: u64, _: u64, _: bool) -> Result<Option<u64>> {
-            Ok(None)
-        }
-
-        fn space(&self) -> Result<Space> {
-            Ok(Space { bytes: 0, inodes: 0 })
-        }
-    }
-
-    /// Lists with a buffer of `room` entries, going on where the last reply
-    /// said; the kernel does the same.
-    fn list_all(fs: &ReadOnly<Flat>, room: usize) -> Vec<Vec<u8>> {
-        let (mut names, mut offset) = (Vec::new(), 0);
-        let mut plus = false;
-        loop {
-            plus = !plus;
-            let mut added = Vec::new();
-            let result = fs.list(1, FileHandle(7), offset, plus, &mut |next, entry| {
-                if added.len() == room {
-                    return true;
-                }
-                assert!(entry.attr.is_some() || !plus);
-                added.push((next, entry.name.clone()));
-                false
-            });
-            result.unwrap();
-            let Some((next, _)) = added.last() else { return names };
-            offset = *next;
-            names.extend(added.into_iter().map(|(_, name)| name));
-        }
-    }
-
-    #[test]
-    fn a_listing_in_pieces_gives_each_name_once() {
-        for count in [0, 1, 5, 200] {
-            let fs = ReadOnly::new(Flat { count }, Owners::Stored);
-            let want: Vec<Vec<u8>> = [b".".to_vec(), b"..".to_vec()]
-                .into_iter()
-                .chain((1..=count).map(|n| entry(n).name))
-                .collect();
-            for room in [1, 2, 3, 1000] {
-                assert_eq!(list_all(&fs, room), want, "{count} names, room for {room}");
-            }
-        }
-    }
-
-    #[test]
-    fn a_listing_goes_on_anywhere_after_a_seek() {
-        let fs = ReadOnly::new(Flat { count: 50 }, Owners::Stored);
-        for offset in [40, 3, 20, 2, 52] {
-            let mut first = None;
-            fs.list(1, FileHandle(1), offset, true, &mut |_, entry| {
-                first.get_or_insert(entry.name.clone());
-                true
-            })
-            .unwrap();
-            let want = (offset < 52).then(|| entry(offset as u8 - 1).name);
-            assert_eq!(first, want, "offset {offset}");
-        }
     }
 }

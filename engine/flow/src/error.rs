@@ -73,9 +73,84 @@ pub enum FlowError {
         /// Why not.
         why: &'static str,
     },
+    /// No portal has this name.
+    #[error("portal {name}: this device has no portal of that name")]
+    NoPortal {
+        /// The name, as it was asked for.
+        name: String,
+        /// A portal with a similar name.
+        nearest: Option<String>,
+    },
+    /// A name that a portal cannot have.
+    #[error("portal {name}: {why}")]
+    BadName {
+        /// The name.
+        name: String,
+        /// Why not.
+        why: &'static str,
+    },
+    /// Another process has it open.
+    #[error("{what}: another process has it open")]
+    InUse {
+        /// What.
+        what: String,
+    },
+    /// A file operation that POSIX says must fail.
+    #[error("{0}")]
+    Refused(Refusal),
+    /// What has been written cannot be published, and no more is taken.
+    #[error("nothing more can be written: {why}")]
+    Stalled {
+        /// What keeps it from being published.
+        why: Arc<FlowError>,
+    },
     /// The user stopped it.
     #[error("interrupted")]
     Interrupted,
+}
+
+/// Why a file operation fails that is not at fault itself.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+pub enum Refusal {
+    /// The inode, or what the name leads to, is not there.
+    #[error("no such file or directory")]
+    Missing,
+    /// The name is taken.
+    #[error("file exists")]
+    Exists,
+    /// A directory with something in it.
+    #[error("directory not empty")]
+    NotEmpty,
+    /// It must be a directory.
+    #[error("not a directory")]
+    NotADirectory,
+    /// It must not be a directory.
+    #[error("is a directory")]
+    IsADirectory,
+    /// There is no attribute of that name.
+    #[error("no such attribute")]
+    NoAttribute,
+    /// An argument has no meaning here.
+    #[error("invalid argument")]
+    Invalid,
+    /// A name over 255 bytes.
+    #[error("name too long")]
+    NameTooLong,
+    /// A file larger than any may be.
+    #[error("file too large")]
+    TooLarge,
+    /// An attribute's value over 64 KiB.
+    #[error("attribute too large")]
+    AttributeTooLarge,
+    /// Nothing may be changed here.
+    #[error("read-only file system")]
+    ReadOnly,
+}
+
+impl From<Refusal> for FlowError {
+    fn from(refusal: Refusal) -> Self {
+        Self::Refused(refusal)
+    }
 }
 
 /// What kind of failure it is: the command line makes an exit code of it.
@@ -134,8 +209,12 @@ impl FlowError {
                     _ => Kind::Failed,
                 },
             },
-            Self::NotFound { .. } => Kind::NotFound,
-            Self::Exists { .. } | Self::BadPath { .. } => Kind::Usage,
+            Self::NotFound { .. } | Self::NoPortal { .. } => Kind::NotFound,
+            Self::Exists { .. } | Self::BadPath { .. } | Self::BadName { .. } => Kind::Usage,
+            Self::InUse { .. } => Kind::Busy,
+            Self::Refused(Refusal::Missing) => Kind::NotFound,
+            Self::Refused(_) => Kind::Usage,
+            Self::Stalled { why } => why.kind(),
             Self::Interrupted => Kind::Interrupted,
         }
     }

@@ -20,20 +20,45 @@ const MAX_KEYRING_LEN: u64 = 1 << 20;
 #[derive(Debug, Clone)]
 pub struct Home {
     data: PathBuf,
+    logs: PathBuf,
+    run: PathBuf,
 }
 
 impl Home {
     /// From `WARP_HOME`, `XDG_DATA_HOME` or `HOME`.
     pub fn from_environment() -> Result<Self> {
         let set = |name: &str| std::env::var_os(name).filter(|v| !v.is_empty()).map(PathBuf::from);
-        let data = set("WARP_HOME")
-            .or_else(|| set("XDG_DATA_HOME").map(|dir| dir.join("warp")))
-            .or_else(|| set("HOME").map(|dir| dir.join(".local/share/warp")))
-            .ok_or(FlowError::BadPath {
-                path: "WARP_HOME".into(),
-                why: "neither WARP_HOME nor HOME is set",
-            })?;
-        Ok(Self { data })
+        // The daemon lives in another directory than the one this is typed in.
+        let absolute = |path: PathBuf| std::path::absolute(&path).unwrap_or(path);
+        if let Some(home) = set("WARP_HOME").map(absolute) {
+            return Ok(Self { logs: home.join("log"), run: home.join("run"), data: home });
+        }
+        let under = |variable: &str, default: &str| {
+            set(variable).or_else(|| set("HOME").map(|home| home.join(default)))
+        };
+        let no_home = || FlowError::BadPath {
+            path: "WARP_HOME".into(),
+            why: "neither WARP_HOME nor HOME is set",
+        };
+        let data = under("XDG_DATA_HOME", ".local/share").ok_or_else(no_home)?.join("warp");
+        let logs = under("XDG_STATE_HOME", ".local/state").ok_or_else(no_home)?.join("warp/log");
+        let run = set("XDG_RUNTIME_DIR").map_or_else(|| data.join("run"), |dir| dir.join("warp"));
+        Ok(Self { data: absolute(data), logs: absolute(logs), run: absolute(run) })
+    }
+
+    /// Where keys and portals are.
+    pub fn data(&self) -> &Path {
+        &self.data
+    }
+
+    /// Where the daemon's log is.
+    pub fn logs(&self) -> &Path {
+        &self.logs
+    }
+
+    /// Where the daemon's socket and lock are.
+    pub fn run(&self) -> &Path {
+        &self.run
     }
 
     /// Path of the keyring.
@@ -59,7 +84,7 @@ impl Home {
     pub fn write_keyring(&self, keyring: &Keyring, passphrase: Option<&[u8]>) -> Result<()> {
         let path = self.keyring_path();
         let at = |e: io::Error| FlowError::io(&path, e);
-        DirBuilder::new().recursive(true).mode(0o700).create(&self.data).map_err(at)?;
+        make_private_dir(&self.data).map_err(at)?;
         let bytes = match passphrase {
             None => keyring.encode(),
             Some(passphrase) => {
@@ -83,6 +108,11 @@ impl Home {
             Err(e) => Err(at(e)),
         }
     }
+}
+
+/// Makes a directory, and those above it, that only its owner can enter.
+pub fn make_private_dir(path: &Path) -> io::Result<()> {
+    DirBuilder::new().recursive(true).mode(0o700).create(path)
 }
 
 /// Writes a new file that only its owner can read, and makes it durable.
@@ -116,7 +146,8 @@ mod tests {
     #[test]
     fn a_keyring_is_private_and_never_replaced() {
         let dir = tempfile::tempdir().unwrap();
-        let home = Home { data: dir.path().join("h") };
+        let at = dir.path().join("h");
+        let home = Home { logs: at.join("log"), run: at.join("run"), data: at };
         assert!(home.read_keyring().unwrap().is_none());
         let keyring = Keyring::new(random_secret().unwrap(), random_secret().unwrap()).unwrap();
         home.write_keyring(&keyring, None).unwrap();

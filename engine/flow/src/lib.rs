@@ -6,15 +6,22 @@
 //! Walk out: [`reader::TreeReader`] ▸ a [`source::ChunkSource`] ▸ format.
 #![forbid(unsafe_code)]
 
+mod acl;
 pub mod archive;
 mod create;
+mod dedup;
 mod diff;
 mod error;
 mod extract;
 mod gather;
 pub mod home;
+mod ingest;
 pub mod limits;
 pub mod live;
+mod namespace;
+mod numbers;
+pub mod portal;
+pub mod portals;
 mod overlay;
 mod progress;
 mod publish;
@@ -28,7 +35,7 @@ mod xattr;
 
 pub use create::{CreateOptions, Created, create, survey};
 pub use diff::{Change, Difference, diff};
-pub use error::{FlowError, Kind, Result};
+pub use error::{FlowError, Kind, Refusal, Result};
 pub use extract::{ExtractOptions, Extracted, extract_archive};
 pub use gather::Selection;
 pub use progress::{Problem, Progress};

@@ -1,5 +1,7 @@
 //! Every queue and cache of the walk has its bound here.
 
+use std::time::Duration;
+
 /// Chunks that wait for a worker while an archive is made.
 pub const SEAL_QUEUE: usize = 8;
 /// Batches of records that wait for the writer.
@@ -19,3 +21,16 @@ pub const MAX_DEPTH: usize = 4096;
 pub fn workers() -> usize {
     std::thread::available_parallelism().map_or(2, usize::from).clamp(1, 8)
 }
+
+/// Bytes that are written to a portal before they are published without
+/// waiting for quiet. It bounds memory and the next start after a kill: twice
+/// this much is replayed at most, and as much again is being folded.
+pub const PUBLISH_BYTES: u64 = 64 << 20;
+/// The same for changes of records, of a few hundred bytes each.
+pub const PUBLISH_CHANGES: u64 = 200_000;
+/// A portal is published when nothing was changed for this long.
+pub const PUBLISH_QUIET: Duration = Duration::from_secs(3);
+/// A portal that never is quiet is published after this.
+pub const PUBLISH_AFTER: Duration = Duration::from_secs(30);
+/// A writer that waits for room longer than this is told so.
+pub const STALL_LIMIT: Duration = Duration::from_secs(25);

@@ -1,29 +1,33 @@
 //! Step *publish*: the overlay into chunks, a new tree and a signed head.
 //!
-//! Neighbours: `live` above; `format::chunk`, `codec`, `seal` and `tree` for
-//! the bytes, `cache::store` for keeping them. Promises: everything that a
+//! Neighbours: `live` above; `ingest` for file content, `dedup` for what is
+//! stored already, `format::codec`, `seal` and `tree` for the bytes,
+//! `cache::store` for keeping them. Promises: everything that a
 //! head names is durable before the head is; a journal is let go only when a
 //! durable head holds what it held; leaves that nothing changed are taken
 //! over as they are, and the tree is the one that anyone would build from the
 //! same records. Never: replaces a head. Tested by
 //! `engine/flow/tests/model_live.rs` and `crash_live.rs`.
 
+use crate::dedup::Dedup;
 use crate::error::Result;
-use crate::live::{Live, PortalSecrets};
-use crate::overlay::{Overlay, Pieces};
+use crate::ingest::Edits;
+use crate::live::{Frozen, Live, PortalSecrets};
+use crate::overlay::Layer;
 use crate::reader::TreeReader;
 use crate::source::ChunkSource;
-use std::collections::BTreeMap;
 use std::sync::Arc;
 use warp_cache::CacheError;
 use warp_cache::disk::Disk;
 use warp_cache::store::{Class, Store};
 use warp_format::change::{Change, encode_changes};
-use warp_format::chunk::CutRule;
 use warp_format::codec::{Level, Packer};
-use warp_format::record::{Body, Extent, Key, KeyKind, Record};
+use warp_format::dedup::Part;
+use warp_format::record::{Extent, Key, Record};
 use warp_format::tree::{Builder, Child};
-use warp_format::{ChunkRef, FileId, FormatError, Head, NamingKeys, PlainChunk, Sealer};
+use warp_format::{
+    ChunkRef, ContentHash, DeviceTag, FileId, FormatError, Head, NamingKeys, PlainChunk, Sealer,
+};
 
 const HEAD_PREFIX: &str = "head-";
 /// Heads kept on this device: the last, and the one before it, which stands
@@ -74,35 +78,84 @@ pub(crate) fn newest_head(disk: &dyn Disk, secrets: &PortalSecrets) -> Result<Op
     Ok(None)
 }
 
-/// Folds the overlay into a new tree and makes the head that names it.
-pub(crate) fn publish(live: &mut Live) -> Result<Head> {
-    if let (true, Some(head)) = (live.overlay.is_empty(), &live.head) {
-        return Ok(head.clone());
+/// What publishes share: one at a time.
+#[derive(Default)]
+pub(crate) struct Publisher {
+    /// Read when it is first needed.
+    dedup: Option<Dedup>,
+}
+
+/// Folds all changes into a new tree and makes the head that names it.
+pub(crate) fn publish(live: &Live, publisher: &mut Publisher) -> Result<Head> {
+    // A layer that an earlier attempt could not fold goes first.
+    let left = live.read_state().frozen.clone();
+    if let Some(frozen) = left {
+        fold_in(live, publisher, &frozen)?;
     }
-    let retired = live.journal.rotate()?;
-    let mut writer = Writer {
-        store: Arc::clone(&live.store),
-        naming: NamingKeys::derive(&live.secrets.root),
-        sealer: live.secrets.sealer(),
-        packer: Packer::new(Level::DEFAULT),
+    match freeze(live)? {
+        Ok(head) => Ok(head),
+        Err(frozen) => fold_in(live, publisher, &frozen),
+    }
+}
+
+/// Sets the changes so far aside, to be folded while others go on; gives the
+/// head if there are none.
+fn freeze(live: &Live) -> Result<std::result::Result<Head, Frozen>> {
+    // So that little is left to do while all wait.
+    live.journal.commit()?;
+    let mut state = live.write_state();
+    assert!(state.frozen.is_none(), "one layer is folded at a time");
+    if let (true, Some(head)) = (state.active.is_empty(), &state.head) {
+        return Ok(Ok(head.clone()));
+    }
+    let journal = live.journal.rotate()?;
+    let layer = Arc::new(std::mem::take(&mut state.active));
+    let frozen = Frozen { layer, journal, ends: live.next_number() };
+    state.frozen = Some(frozen.clone());
+    Ok(Err(frozen))
+}
+
+fn fold_in(live: &Live, publisher: &mut Publisher, frozen: &Frozen) -> Result<Head> {
+    let (base, sequence) = {
+        let state = live.read_state();
+        (state.base.clone(), state.head.as_ref().map_or(0, |head| head.sequence))
     };
-    ingest(live, &mut writer)?;
-    let root = fold(live, &mut writer)?;
+    let dedup = match &mut publisher.dedup {
+        Some(dedup) => dedup,
+        empty => empty.insert(Dedup::open(live)?),
+    };
+    let mut writer = Writer::new(live, dedup);
+    let edits = crate::ingest::ingest(&frozen.layer, base.as_deref(), &mut writer)?;
+    let root = fold(live, &frozen.layer, base.as_deref(), edits, &mut writer)?;
     live.store.sync()?;
+    if let Err(e) = dedup.write_down() {
+        tracing::warn!(portal = %live.secrets.portal, "dedup log: {e}");
+    }
     let head = Head {
         portal: live.secrets.portal,
         device: live.secrets.signing_key().device_id(),
-        sequence: live.sequence() + 1,
+        sequence: sequence + 1,
         root,
         seen: Vec::new(),
         membership: 0,
     };
     write_head(&*live.disk, &head, &live.secrets)?;
-    live.set_base(head.clone());
-    live.overlay = Overlay::default();
+    let reader = match &base {
+        Some(base) => base.at_root(root),
+        None => TreeReader::new(Arc::clone(&live.store), live.secrets.read_keys(), root),
+    };
+    let folded = {
+        let mut state = live.write_state();
+        state.base = Some(Arc::new(reader));
+        state.base_ends = frozen.ends;
+        state.head = Some(head.clone());
+        state.frozen.take()
+    };
+    // Freed without anybody waiting for it.
+    drop(folded);
     live.journal.append(&encode_changes(&[Change::Published(head.sequence)]));
     live.journal.commit()?;
-    live.journal.retire(retired)?;
+    live.journal.retire(frozen.journal)?;
     drop_old_heads(&*live.disk, head.sequence)?;
     Ok(head)
 }
@@ -132,109 +185,161 @@ fn drop_old_heads(disk: &dyn Disk, newest: u64) -> Result<()> {
     Ok(())
 }
 
-/// Packs, seals and stores chunks.
-struct Writer {
-    store: Arc<Store>,
-    naming: NamingKeys,
+/// Packs, seals and stores chunks that the store does not have.
+pub(crate) struct Writer<'a> {
+    live: &'a Live,
+    dedup: &'a mut Dedup,
     sealer: Sealer,
-    packer: Packer,
+    device: DeviceTag,
+    packers: Vec<Packer>,
 }
 
-impl Writer {
+impl<'a> Writer<'a> {
+    fn new(live: &'a Live, dedup: &'a mut Dedup) -> Self {
+        let packers = (0..crate::limits::workers()).map(|_| Packer::new(Level::DEFAULT)).collect();
+        let device = live.secrets.signing_key().device_id().tag();
+        Self { live, dedup, sealer: live.secrets.sealer(), device, packers }
+    }
+
+    pub(crate) fn naming(&self) -> &NamingKeys {
+        &self.live.naming
+    }
+
+    pub(crate) fn device(&self) -> DeviceTag {
+        self.device
+    }
+
+    /// Where content that is stored already lies.
+    pub(crate) fn find(&self, hash: &ContentHash, len: usize) -> Option<Extent> {
+        self.dedup.find(hash, len)
+    }
+
     fn put(&mut self, chunk: &PlainChunk) -> Result<ChunkRef> {
-        let sealed = self.sealer.seal(&self.packer.pack(chunk));
-        self.store.put(&sealed, Class::Own)?;
-        Ok(self.sealer.reference(&sealed, chunk.hash(), chunk.bytes().len()))
+        store_chunk(&self.live.store, &self.sealer, &mut self.packers[0], chunk)
+    }
+
+    /// Stores chunks of file content, all cores at work; gives where each
+    /// lies. Each comes with what else is to be found in it.
+    pub(crate) fn put_all(&mut self, chunks: Vec<(Vec<u8>, Vec<Part>)>) -> Result<Vec<Extent>> {
+        let (store, sealer, naming) = (&*self.live.store, &self.sealer, &self.live.naming);
+        let share = chunks.len().div_ceil(self.packers.len()).max(1);
+        let dedup = &*self.dedup;
+        let mut chunks = chunks;
+        let put = |packer: &mut Packer, bytes: Vec<u8>| -> Result<(Extent, bool)> {
+            let plain = PlainChunk::data(naming, bytes);
+            let (hash, len) = (plain.hash(), plain.bytes().len());
+            if let Some(extent) = dedup.find(&hash, len) {
+                return Ok((extent, false));
+            }
+            let chunk = store_chunk(store, sealer, packer, &plain)?;
+            Ok((Extent { chunk, start: 0, len: len as u32 }, true))
+        };
+        let done: Vec<Result<Vec<_>>> = std::thread::scope(|scope| {
+            let shares = chunks.chunks_mut(share).zip(&mut self.packers);
+            let threads: Vec<_> = shares
+                .map(|(share, packer)| {
+                    let each = move || {
+                        let bytes = share.iter_mut().map(|(bytes, _)| std::mem::take(bytes));
+                        bytes.map(|bytes| put(packer, bytes)).collect()
+                    };
+                    scope.spawn(each)
+                })
+                .collect();
+            threads.into_iter().map(|t| t.join().expect("a worker does not panic")).collect()
+        });
+        let mut extents = Vec::with_capacity(chunks.len());
+        for share in done {
+            extents.extend(share?);
+        }
+        let parts = chunks.into_iter().map(|(_, parts)| parts);
+        let each = extents.into_iter().zip(parts).map(|((extent, new), parts)| {
+            if new {
+                let whole = Part { hash: extent.chunk.hash, start: 0, len: extent.len };
+                let parts = if parts.is_empty() { vec![whole] } else { parts };
+                self.dedup.add(extent.chunk, parts);
+            }
+            extent
+        });
+        Ok(each.collect())
     }
 }
 
-/// Written bytes into chunks and extents, a file at a time. A file that fails
-/// (the disk is full) keeps its written bytes, which stand before its extents.
-fn ingest(live: &mut Live, writer: &mut Writer) -> Result<()> {
-    while let Some((file, pieces)) = live.overlay.written.pop_first() {
-        if let Err(e) = ingest_file(live, writer, file, &pieces) {
-            live.overlay.written.insert(file, pieces);
-            return Err(e);
-        }
-    }
-    Ok(())
-}
-
-fn ingest_file(live: &mut Live, writer: &mut Writer, file: FileId, pieces: &Pieces) -> Result<()> {
-    let key = Key::new(file, KeyKind::Inode);
-    let Some(Record::Inode(mut inode)) = live.overlay.get(&live.base, &key)? else {
-        // Without an inode nothing leads here: unlinked while open.
-        return live.overlay.cut_extents(&live.base, file, 0, u64::MAX);
-    };
-    let rule = CutRule::for_len(inode.size);
-    for (offset, bytes) in pieces {
-        let end = offset + bytes.len() as u64;
-        live.overlay.cut_extents(&live.base, file, *offset, end)?;
-        let mut at = 0;
-        while at < bytes.len() {
-            let len = rule.first_cut(&writer.naming, &bytes[at..], true);
-            let plain = PlainChunk::data(&writer.naming, bytes[at..at + len].to_vec());
-            let extent = Extent { chunk: writer.put(&plain)?, start: 0, len: len as u32 };
-            live.overlay.put_extent(file, offset + at as u64, extent);
-            at += len;
-        }
-    }
-    if let Body::Extents(_) = inode.body {
-        let extents = live.overlay.extents(&live.base, file, 0, u64::MAX)?;
-        let stored = extents.iter().map(|(_, extent)| u64::from(extent.len)).sum();
-        inode.body = Body::Extents(stored);
-        live.overlay.records.insert(key, Some(Record::Inode(inode)));
-    }
-    Ok(())
+fn store_chunk(
+    store: &Store,
+    sealer: &Sealer,
+    packer: &mut Packer,
+    chunk: &PlainChunk,
+) -> Result<ChunkRef> {
+    let sealed = sealer.seal(&packer.pack(chunk));
+    store.put(&sealed, Class::Own)?;
+    Ok(sealer.reference(&sealed, chunk.hash(), chunk.bytes().len()))
 }
 
 /// The new tree: the old one's leaves with the changes merged in.
-fn fold(live: &Live, writer: &mut Writer) -> Result<ChunkRef> {
-    let edits: BTreeMap<Vec<u8>, &Option<Record>> =
-        live.overlay.records.iter().map(|(key, change)| (key.to_bytes(), change)).collect();
-    let mut edits = edits.into_iter().peekable();
-    let naming = NamingKeys::derive(&live.secrets.root);
-    let mut tree = Builder::new(&naming, |node: PlainChunk| writer.put(&node));
+fn fold(
+    live: &Live,
+    layer: &Layer,
+    base: Option<&TreeReader<Arc<Store>>>,
+    edits: Edits,
+    writer: &mut Writer<'_>,
+) -> Result<ChunkRef> {
+    let edits = edits.into_iter().map(|(key, change)| (key.to_bytes(), change));
+    let mut edits = edits.peekable();
+    let mut tree = Builder::new(&live.naming, |node: PlainChunk| writer.put(&node));
     let mut leaves = Vec::new();
-    if let Some(base) = &live.base {
+    if let Some(base) = base {
         list_leaves(base, base.root(), &mut leaves)?;
     }
     for (i, (first_key, child)) in leaves.iter().enumerate() {
         let next = leaves.get(i + 1).map(|(key, _)| key.as_slice());
-        let touched =
-            edits.peek().is_some_and(|(key, _)| next.is_none_or(|next| key.as_slice() < next));
+        let changed = edits.peek().is_some_and(|(key, _)| next.is_none_or(|next| key.as_slice() < next));
+        let touched = changed || loses_some(layer, first_key, next);
         // The one leaf of an empty tree has no first key, and is made anew.
         if !touched && tree.at_boundary() && !first_key.is_empty() {
             tree.reuse_leaf(first_key, child)?;
             continue;
         }
-        let Some(base) = &live.base else { break };
+        let Some(base) = base else { break };
         let node = base.node(&child.node)?;
         for at in 0..node.len() {
             let key = node.key_bytes(at).unwrap_or_default();
             while let Some((edit, change)) = edits.next_if(|(edit, _)| edit.as_slice() < key) {
-                push(&mut tree, &edit, change)?;
+                push(&mut tree, &edit, &change)?;
             }
-            match edits.next_if(|(edit, _)| edit.as_slice() == key) {
-                Some((edit, change)) => push(&mut tree, &edit, change)?,
-                None => {
-                    if let Some(record) = node.record(at) {
-                        let (key, record) = record?;
-                        tree.push(&key, &record)?;
-                    }
-                }
+            if let Some((edit, change)) = edits.next_if(|(edit, _)| edit.as_slice() == key) {
+                push(&mut tree, &edit, &change)?;
+            } else if !layer.deleted.contains(&file_of(key))
+                && let Some(record) = node.record(at)
+            {
+                let (key, record) = record?;
+                tree.push(&key, &record)?;
             }
         }
         while let Some((edit, change)) =
             edits.next_if(|(edit, _)| next.is_none_or(|next| edit.as_slice() < next))
         {
-            push(&mut tree, &edit, change)?;
+            push(&mut tree, &edit, &change)?;
         }
     }
     for (edit, change) in edits {
-        push(&mut tree, &edit, change)?;
+        push(&mut tree, &edit, &change)?;
     }
     tree.finish()
+}
+
+/// The inode that a key is about.
+fn file_of(key: &[u8]) -> FileId {
+    let mut id = [0; 16];
+    let len = key.len().min(16);
+    id[..len].copy_from_slice(&key[..len]);
+    FileId(id)
+}
+
+/// True if an inode that was deleted may have records in the leaf between
+/// these keys.
+fn loses_some(layer: &Layer, first: &[u8], next: Option<&[u8]>) -> bool {
+    let last = next.map_or(FileId::META, file_of);
+    layer.deleted.range(file_of(first)..=last).next().is_some()
 }
 
 fn push<F: FnMut(PlainChunk) -> Result<ChunkRef>>(

@@ -48,11 +48,15 @@ pub type Records<'a> = Walk<Fetch<'a>>;
 /// Reads one tree.
 pub struct TreeReader<S> {
     source: S,
-    keys: ReadKeys,
+    keys: Arc<ReadKeys>,
     root: ChunkRef,
+    memory: Arc<Memory>,
+}
+
+/// What has been opened, by the whole reference: two that differ in one field
+/// are two claims, and each is checked.
+struct Memory {
     nodes: Tier<ChunkRef, Arc<Node>>,
-    /// By the whole reference: two that differ in one field are two claims,
-    /// and each is checked.
     chunks: Tier<ChunkRef, Opened>,
 }
 
@@ -61,7 +65,17 @@ impl<S: ChunkSource> TreeReader<S> {
     pub fn new(source: S, keys: ReadKeys, root: ChunkRef) -> Self {
         let nodes = Tier::new(NODE_BYTES, |node: &Arc<Node>| node.memory_len());
         let chunks = Tier::new(OPENED_BYTES, |bytes: &Opened| bytes.capacity() + 64);
-        Self { source, keys, root, nodes, chunks }
+        Self { source, keys: Arc::new(keys), root, memory: Arc::new(Memory { nodes, chunks }) }
+    }
+
+    /// A reader of another tree in the same source; what has been opened
+    /// serves both.
+    pub(crate) fn at_root(&self, root: ChunkRef) -> Self
+    where
+        S: Clone,
+    {
+        let (source, keys, memory) = (self.source.clone(), &self.keys, &self.memory);
+        Self { source, keys: Arc::clone(keys), root, memory: Arc::clone(memory) }
     }
 
     /// Where the chunks come from.
@@ -89,7 +103,7 @@ impl<S: ChunkSource> TreeReader<S> {
 
     /// A tree node.
     pub fn node(&self, want: &ChunkRef) -> Result<Arc<Node>> {
-        Ok(self.nodes.get_or_make(*want, || -> Result<_> {
+        Ok(self.memory.nodes.get_or_make(*want, || -> Result<_> {
             let sealed = self.source.fetch(&want.id)?;
             let node = UNPACKER.with_borrow_mut(|unpacker| {
                 self.keys.sealer.open_node(&self.keys.naming, unpacker, want, &sealed)
@@ -100,7 +114,7 @@ impl<S: ChunkSource> TreeReader<S> {
 
     /// The bytes of a data chunk.
     pub fn chunk(&self, want: &ChunkRef) -> Result<Opened> {
-        Ok(self.chunks.get_or_make(*want, || -> Result<_> {
+        Ok(self.memory.chunks.get_or_make(*want, || -> Result<_> {
             Ok(Arc::new(self.open_chunk(want)?.into_bytes()))
         })?)
     }

@@ -1,15 +1,14 @@
 //! The seam between the kernel's requests and whatever answers them.
 //!
-//! Neighbours: `fs` above, which knows inode numbers and errno; an archive
-//! (here) below. Promises: attributes and bytes of an inode number stay the
-//! same while the volume is mounted. Never: speaks FUSE.
-//! Tested by `tests/tests/mount.rs`.
+//! Neighbours: `fs` above, which knows FUSE and errno; an archive (here) or a
+//! portal below. Promises: what an archive shows stays the same while it is
+//! mounted. Never: speaks FUSE. Tested by `tests/tests/mount.rs`.
 
 use crate::archive::ArchiveFile;
-use crate::error::{FlowError, Result};
+use crate::error::{FlowError, Refusal, Result};
 use crate::reader::{Attributes, TreeReader, check_type};
 use crate::source::ChunkSource;
-use warp_format::record::{Dentry, FileType, Inode, Stamp, Time};
+use warp_format::record::{Body, Dentry, FileType, Inode, Stamp, Time};
 use warp_format::{FileId, FormatError, NameHash};
 
 /// Attributes as `stat` shows them.
@@ -30,7 +29,9 @@ pub struct DirEntry {
     pub place: NameHash,
     /// The name.
     pub name: Vec<u8>,
-    /// Inode number that it leads to.
+    /// The inode that it leads to.
+    pub file: FileId,
+    /// Its number.
     pub ino: u64,
     /// Type of that inode.
     pub file_type: FileType,
@@ -39,24 +40,109 @@ pub struct DirEntry {
 }
 
 /// Size of a volume for `statfs`.
-#[derive(Debug, Clone, Copy)]
+#[derive(Debug, Clone, Copy, Default)]
 pub struct Space {
-    /// Bytes of all files.
+    /// Bytes, free or not.
     pub bytes: u64,
-    /// Inodes.
+    /// Bytes that are free.
+    pub free: u64,
+    /// Bytes that ordinary users may still fill.
+    pub available: u64,
+    /// Inodes, free or not.
     pub inodes: u64,
+    /// Inodes that are free.
+    pub inodes_free: u64,
 }
 
+/// A point in time that a request names.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum When {
+    /// As it is answered.
+    Now,
+    /// This one.
+    At(Time),
+}
+
+/// Attributes to change; `None` stays.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct SetAttr {
+    /// The twelve permission bits.
+    pub permissions: Option<u16>,
+    /// Owner.
+    pub uid: Option<u32>,
+    /// Group.
+    pub gid: Option<u32>,
+    /// Length of a regular file, in bytes.
+    pub size: Option<u64>,
+    /// Last access.
+    pub atime: Option<When>,
+    /// Last change of content.
+    pub mtime: Option<When>,
+    /// Last change at all.
+    pub ctime: Option<Time>,
+}
+
+/// An inode to be made.
+#[derive(Debug, Clone)]
+pub struct NewInode {
+    /// The twelve permission bits asked for.
+    pub permissions: u16,
+    /// Bits to leave out, unless the directory has a default ACL.
+    pub umask: u16,
+    /// Owner.
+    pub uid: u32,
+    /// Group, unless the directory passes on its own.
+    pub gid: u32,
+    /// What it is; a regular file starts empty.
+    pub body: Body,
+}
+
+/// What a rename does with a name that is taken.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum RenameMode {
+    /// Replaces what has it.
+    Replace,
+    /// Fails.
+    Keep,
+    /// Gives it the other name.
+    Exchange,
+}
+
+/// What setting an attribute does with one that is there, or is not.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum XattrMode {
+    /// Sets it in any case.
+    Set,
+    /// Fails if it is there.
+    Create,
+    /// Fails if it is not.
+    Replace,
+}
+
+/// Told once all is durable, or why it is not.
+pub type Done = Box<dyn FnOnce(Result<()>) + Send>;
+
 /// What a mount shows. Numbers are inode numbers; `None` = no such thing.
+/// What changes something fails with [`Refusal::ReadOnly`] unless a volume has
+/// it. Whatever gives out an [`Attr`] for a name (`lookup`, `make`, `link`)
+/// tells the kernel of an inode, and counts that until it is forgotten.
 pub trait Volume: Send + Sync + 'static {
+    /// True if anything here can change.
+    fn changes(&self) -> bool {
+        false
+    }
     /// What a name in a directory leads to.
     fn lookup(&self, parent: u64, name: &[u8]) -> Result<Option<Attr>>;
+    /// The kernel was told of this inode by a listing.
+    fn retain(&self, _entry: &DirEntry) {}
+    /// The kernel has forgotten this inode as often as this.
+    fn forget(&self, _ino: u64, _count: u64) {}
     /// Attributes of an inode.
     fn attr(&self, ino: u64) -> Result<Option<Attr>>;
     /// Bytes of a regular file; fewer than `len` only at its end.
     fn read(&self, ino: u64, offset: u64, len: usize) -> Result<Vec<u8>>;
-    /// Up to `limit` entries of a directory that come after `place`; with
-    /// `plus`, their attributes too.
+    /// About `limit` entries of a directory that come after `place`; with
+    /// `plus`, their attributes too. None: there are no more.
     fn entries(
         &self,
         ino: u64,
@@ -73,6 +159,43 @@ pub trait Volume: Send + Sync + 'static {
     fn seek(&self, ino: u64, offset: u64, hole: bool) -> Result<Option<u64>>;
     /// How large it all is.
     fn space(&self) -> Result<Space>;
+
+    /// Changes attributes; gives what they are now.
+    fn set_attr(&self, _ino: u64, _change: &SetAttr) -> Result<Attr> {
+        Err(Refusal::ReadOnly.into())
+    }
+    /// Makes an inode under a new name.
+    fn make(&self, _parent: u64, _name: &[u8], _new: NewInode) -> Result<Attr> {
+        Err(Refusal::ReadOnly.into())
+    }
+    /// Gives an inode another name.
+    fn link(&self, _ino: u64, _parent: u64, _name: &[u8]) -> Result<Attr> {
+        Err(Refusal::ReadOnly.into())
+    }
+    /// Takes a name away: of a directory, or of anything else.
+    fn unlink(&self, _parent: u64, _name: &[u8], _directory: bool) -> Result<()> {
+        Err(Refusal::ReadOnly.into())
+    }
+    /// Moves a name.
+    fn rename(&self, _from: (u64, &[u8]), _to: (u64, &[u8]), _mode: RenameMode) -> Result<()> {
+        Err(Refusal::ReadOnly.into())
+    }
+    /// Writes bytes of a regular file.
+    fn write(&self, _ino: u64, _offset: u64, _bytes: &[u8]) -> Result<()> {
+        Err(Refusal::ReadOnly.into())
+    }
+    /// Sets an extended attribute.
+    fn set_xattr(&self, _ino: u64, _name: &[u8], _value: &[u8], _mode: XattrMode) -> Result<()> {
+        Err(Refusal::ReadOnly.into())
+    }
+    /// Takes an extended attribute away.
+    fn remove_xattr(&self, _ino: u64, _name: &[u8]) -> Result<()> {
+        Err(Refusal::ReadOnly.into())
+    }
+    /// Everything done so far is durable when `done` is called.
+    fn sync(&self, done: Done) {
+        done(Ok(()));
+    }
 }
 
 /// An archive as a volume.
@@ -130,7 +253,8 @@ impl ArchiveVolume {
             if attr.is_some() || (!plus && self.complete) {
                 let (ino, file_type) = (number(dentry.file)?, dentry.file_type);
                 let name = dentry.name.as_bytes().to_vec();
-                found.push(DirEntry { place, name, ino, file_type, attr });
+                let file = dentry.file;
+                found.push(DirEntry { place, name, file, ino, file_type, attr });
             }
         }
         Ok(found)
@@ -156,7 +280,7 @@ fn plain_root() -> Attributes {
         atime: None,
         btime: None,
         versions: Vec::new(),
-        body: warp_format::record::Body::Directory,
+        body: Body::Directory,
     };
     Attributes { inode, links: 1 }
 }
@@ -234,7 +358,7 @@ impl Volume for ArchiveVolume {
 
     fn space(&self) -> Result<Space> {
         let summary = self.reader.summary()?;
-        Ok(Space { bytes: summary.bytes, inodes: summary.inodes })
+        Ok(Space { bytes: summary.bytes, inodes: summary.inodes, ..Space::default() })
     }
 }
 
@@ -250,7 +374,7 @@ impl<S: ChunkSource> TreeReader<S> {
         if offset >= inode.size {
             return Ok(None);
         }
-        if let warp_format::record::Body::Inline(_) = inode.body {
+        if let Body::Inline(_) = inode.body {
             return Ok(Some(if hole { inode.size } else { offset }));
         }
         let mut at = offset;

@@ -39,7 +39,7 @@ fn acts() -> Vec<Act> {
 /// Runs the acts; marks after each commit and publish how many acts are
 /// acknowledged. Gives the model after each act.
 fn run(disk: &CrashDisk) -> Vec<Model> {
-    let mut live = open(Arc::new(disk.clone()), 1).unwrap();
+    let live = open(Arc::new(disk.clone()), 1).unwrap();
     let mut models = vec![Model::default()];
     let mut model = Model::default();
     for (i, act) in acts().iter().enumerate() {
@@ -67,7 +67,7 @@ fn check(log: &[Op], image: CrashDisk, models: &[Model]) -> Result<(), String> {
         .find_map(|op| if let Op::Mark(m) = op { Some(*m as usize) } else { None })
         .unwrap_or(0);
     let disk = Arc::new(image);
-    let mut live = open(Arc::<CrashDisk>::clone(&disk), 2).map_err(|e| e.to_string())?;
+    let live = open(Arc::<CrashDisk>::clone(&disk), 2).map_err(|e| e.to_string())?;
     let found = (acknowledged..models.len()).find(|i| models[*i].compare(&live).is_ok());
     let Some(found) = found else {
         let why = models[acknowledged].compare(&live).unwrap_err();
@@ -144,7 +144,7 @@ fn a_kill_a_restart_and_then_a_power_cut_lose_nothing_acknowledged() {
     for killed_after in (3..acts().len()).step_by(4) {
         let disk = CrashDisk::default();
         let mut models = vec![Model::default()];
-        let mut live = open(Arc::new(disk.clone()), 1).unwrap();
+        let live = open(Arc::new(disk.clone()), 1).unwrap();
         let mut acknowledged = 0;
         for (i, act) in acts()[..killed_after].iter().enumerate() {
             let mut model = models[i].clone();
@@ -163,7 +163,7 @@ fn a_kill_a_restart_and_then_a_power_cut_lose_nothing_acknowledged() {
         }
         drop(live);
         models.truncate(acknowledged + 1);
-        let mut live = open(Arc::new(disk.clone()), 2).unwrap();
+        let live = open(Arc::new(disk.clone()), 2).unwrap();
         models[acknowledged].compare(&live).unwrap();
         let more =
             [Act::Create(210), Act::Write(210, 0, 2000), Act::Commit, Act::Publish, Act::Commit];

@@ -54,7 +54,7 @@ proptest! {
     #[test]
     fn live_is_what_was_done_to_it(acts in prop::collection::vec(act(), 1..40)) {
         let disk = CrashDisk::default();
-        let mut live = open(Arc::new(disk.clone()), 1).unwrap();
+        let live = open(Arc::new(disk.clone()), 1).unwrap();
         let mut model = Model::default();
         for act in &acts {
             let changes = model.act(act);
@@ -85,7 +85,7 @@ proptest! {
 fn a_small_change_to_a_large_tree_writes_little() {
     let dir = tempfile::tempdir().unwrap();
     let disk = || Arc::new(HostDisk::new(dir.path().into()).unwrap());
-    let mut live = open(disk(), 1).unwrap();
+    let live = open(disk(), 1).unwrap();
     let mut model = Model::default();
     for n in 0..240 {
         let changes = [Act::Create(n), Act::Write(n, 0, 3000 + u16::from(n))];
@@ -97,7 +97,7 @@ fn a_small_change_to_a_large_tree_writes_little() {
         store.usage(class).bytes
     };
     let before = size(warp_cache::store::Class::Own);
-    live.apply(model.act(&Act::Write(7, 100, 50))).unwrap();
+    live.apply(model.act(&Act::Write(7, 3000, 50))).unwrap();
     let second = live.publish().unwrap();
     assert_ne!(first.root.hash, second.root.hash);
     assert_eq!(second.sequence, 2);
@@ -112,7 +112,7 @@ fn a_small_change_to_a_large_tree_writes_little() {
 #[test]
 fn nothing_readable_is_written() {
     let disk = CrashDisk::default();
-    let mut live = open(Arc::new(disk.clone()), 1).unwrap();
+    let live = open(Arc::new(disk.clone()), 1).unwrap();
     let mut model = Model::default();
     for act in [Act::Create(3), Act::Write(3, 0, 5000), Act::Commit] {
         live.apply(model.act(&act)).unwrap();

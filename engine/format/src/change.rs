@@ -27,13 +27,17 @@ pub enum Change {
         /// The bytes.
         bytes: Vec<u8>,
     },
-    /// A file holds nothing from this length on.
-    Truncate {
+    /// A file holds nothing between these offsets.
+    Clear {
         /// The file.
         file: FileId,
-        /// Bytes that stay.
-        len: u64,
+        /// First byte that is no more.
+        from: u64,
+        /// First byte that stays again; `u64::MAX`: none does.
+        to: u64,
     },
+    /// An inode and all that belongs to it is no more.
+    Delete(FileId),
     /// The head with this sequence number is durable. If it is not there
     /// later, it was lost after it had been relied on.
     Published(u64),
@@ -60,10 +64,15 @@ pub fn encode_changes(changes: &[Change]) -> Vec<u8> {
                 out.put_varint(*offset);
                 out.put_bytes(bytes);
             }
-            Change::Truncate { file, len } => {
+            Change::Clear { file, from, to } => {
                 out.push(3);
                 out.extend_from_slice(&file.0);
-                out.put_varint(*len);
+                out.put_varint(*from);
+                out.put_varint(*to);
+            }
+            Change::Delete(file) => {
+                out.push(5);
+                out.extend_from_slice(&file.0);
             }
             Change::Published(sequence) => {
                 out.push(4);
@@ -101,8 +110,16 @@ pub fn decode_changes(bytes: &[u8]) -> Result<Vec<Change>> {
                 }
                 Change::Write { file, offset, bytes }
             }
-            3 => Change::Truncate { file: FileId(r.array(at)?), len: r.varint(at)? },
+            3 => {
+                let file = FileId(r.array(at)?);
+                let (from, to) = (r.varint(at)?, r.varint(at)?);
+                if from > to {
+                    return Err(FormatError::Invalid { at: "clear" });
+                }
+                Change::Clear { file, from, to }
+            }
             4 => Change::Published(r.varint(at)?),
+            5 => Change::Delete(FileId(r.array(at)?)),
             _ => return Err(FormatError::Invalid { at }),
         });
     }
@@ -116,6 +133,15 @@ mod tests {
     use crate::record::{KeyKind, Stamp};
 
     #[test]
+    fn a_write_past_the_largest_file_and_a_range_backwards_are_refused() {
+        let file = FileId([3; 16]);
+        let write = Change::Write { file, offset: MAX_FILE_SIZE, bytes: vec![1] };
+        for bad in [write, Change::Clear { file, from: 2, to: 1 }] {
+            assert!(decode_changes(&encode_changes(&[bad])).is_err());
+        }
+    }
+
+    #[test]
     fn changes_come_back_and_cut_ones_are_refused() {
         let key = Key::new(FileId([3; 16]), KeyKind::Inode);
         let link = Key::new(FileId([3; 16]), KeyKind::Link(FileId::ROOT, crate::NameHash([1; 16])));
@@ -123,7 +149,8 @@ mod tests {
             Change::Put(link, Record::Link(Stamp::NONE)),
             Change::Remove(key),
             Change::Write { file: FileId([3; 16]), offset: 1 << 40, bytes: vec![7; 300] },
-            Change::Truncate { file: FileId([3; 16]), len: 9 },
+            Change::Clear { file: FileId([3; 16]), from: 9, to: u64::MAX },
+            Change::Delete(FileId([4; 16])),
             Change::Published(300),
         ];
         let bytes = encode_changes(&changes);

@@ -64,6 +64,11 @@ impl Keyring {
         SigningKey::from_seed(&self.device)
     }
 
+    /// The seed of that key, for those who sign in its name.
+    pub fn device_secret(&self) -> Secret {
+        self.device.clone()
+    }
+
     /// The keyring's bytes, readable by whoever has the file.
     pub fn encode(&self) -> Zeroizing<Vec<u8>> {
         let mut out = Zeroizing::new(self.head(false));

@@ -32,6 +32,19 @@ impl Secret {
         &self.0
     }
 
+    /// From a portal's local secret: what seals this device's memory of
+    /// stored contents, apart from its journal.
+    #[must_use]
+    pub fn for_dedup(&self) -> Self {
+        Self(self.derive("warp v0 dedup log"))
+    }
+
+    /// From a portal's local secret: the key of this device's inode numbers.
+    #[must_use]
+    pub fn for_numbers(&self) -> [u8; 32] {
+        self.derive("warp v0 inode numbers")
+    }
+
     fn derive(&self, context: &str) -> [u8; 32] {
         blake3::derive_key(context, &self.0)
     }

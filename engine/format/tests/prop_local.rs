@@ -31,7 +31,10 @@ fn arb_change() -> impl Strategy<Value = Change> {
         1 => arb_key().prop_map(Change::Remove),
         2 => (arb_file_id(), offset().prop_map(|n| n % (1 << 62)), vec(any::<u8>(), 0..300))
             .prop_map(|(file, offset, bytes)| Change::Write { file, offset, bytes }),
-        1 => (arb_file_id(), offset()).prop_map(|(file, len)| Change::Truncate { file, len }),
+        1 => (arb_file_id(), offset(), offset()).prop_map(|(file, a, b)| {
+            Change::Clear { file, from: a.min(b), to: a.max(b) }
+        }),
+        1 => arb_file_id().prop_map(Change::Delete),
         1 => offset().prop_map(Change::Published),
     ]
 }
@@ -83,7 +86,7 @@ fn a_count_of_changes_over_the_bytes_that_follow_is_refused() {
     assert_eq!(decode_changes(&[2, 4, 1, 4]), truncated);
     let huge = [&[0xff; 9][..], &[1, 4, 1]].concat();
     assert_eq!(decode_changes(&huge), truncated);
-    assert_eq!(decode_changes(&[1, 5, 0]), Err(FormatError::Invalid { at }));
+    assert_eq!(decode_changes(&[1, 6, 0]), Err(FormatError::Invalid { at }));
     assert_eq!(decode_changes(&[0]), Ok(Vec::new()));
     assert_eq!(decode_changes(&[0, 0]), Err(FormatError::Invalid { at }));
 }

@@ -4,7 +4,7 @@ use clap::{ArgAction, Args as ClapArgs, Parser, Subcommand, ValueEnum};
 use std::path::PathBuf;
 
 const AFTER: &str = "Exit codes: 0 ok, 1 failed, 2 usage, 3 some items unreadable, 4 not found, \
-5 temporary, 6 integrity, 7 refused (wrong passphrase), 8 no space or limit, 11 busy, 130 interrupted.";
+5 temporary, 6 integrity, 7 refused (wrong passphrase), 8 no space or limit, 11 busy, 130 interrupted, 143 terminated.";
 
 /// An encrypted, deduplicated, versioned filesystem on your own machines.
 #[derive(Debug, Parser)]
@@ -46,19 +46,117 @@ pub(crate) enum Color {
 
 #[derive(Debug, Subcommand)]
 pub(crate) enum Command {
-    /// Make, list, extract, verify and compare .warp archives
+    /// Show this device, what is mounted, and what is unpublished
+    Status(StatusArgs),
+    /// Make, list and leave portals
     #[command(subcommand)]
-    Archive(Archive),
-    /// Mount a .warp archive read-only on a directory
+    Portal(Portal),
+    /// Mount a portal, or a .warp archive read-only, on a directory
     Mount(Mount),
-    /// Make, show and bring back the owner's and this device's keys
-    #[command(subcommand)]
-    Key(Key),
+    /// Make everything in a mount durable and published
+    Sync(Sync),
     /// Unmount a directory
     #[command(alias = "unmount")]
     Umount(Umount),
+    /// Start the daemon, and let it stay when nothing is mounted
+    Up(Up),
+    /// Unmount every portal, and end the daemon
+    Down,
+    /// Make, list, extract, verify and compare .warp archives
+    #[command(subcommand)]
+    Archive(Archive),
+    /// Make, show and bring back the owner's and this device's keys
+    #[command(subcommand)]
+    Key(Key),
+    /// Show this machine, an archive, or the mount that a path is in
+    Info(Info),
     /// Check this machine, and say how to fix what is missing
     Doctor,
+    /// Serve mounts; other commands start it
+    #[command(hide = true)]
+    Daemon,
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum Portal {
+    /// Make a portal on this device
+    Create(PortalCreate),
+    /// List the portals of this device
+    Ls(PortalLs),
+    /// Show how far a portal is
+    Status(PortalStatus),
+    /// Take a portal off this device
+    Leave(PortalLeave),
+}
+
+#[derive(Debug, ClapArgs)]
+pub(crate) struct PortalCreate {
+    /// Its name on this device
+    #[arg(value_name = "NAME")]
+    pub(crate) name: String,
+    #[command(flatten)]
+    pub(crate) passphrase: PassphraseArg,
+}
+
+#[derive(Debug, ClapArgs)]
+pub(crate) struct PortalLs {
+    #[command(flatten)]
+    pub(crate) passphrase: PassphraseArg,
+}
+
+#[derive(Debug, ClapArgs)]
+pub(crate) struct PortalStatus {
+    /// The portal
+    #[arg(value_name = "NAME")]
+    pub(crate) name: String,
+    #[command(flatten)]
+    pub(crate) passphrase: PassphraseArg,
+}
+
+#[derive(Debug, ClapArgs)]
+pub(crate) struct PortalLeave {
+    /// The portal
+    #[arg(value_name = "NAME")]
+    pub(crate) name: String,
+    /// Move its sealed data aside instead of deleting it
+    #[arg(long, env = "WARP_KEEP_DATA", value_parser = clap::builder::FalseyValueParser::new())]
+    pub(crate) keep_data: bool,
+    /// Do not ask
+    #[arg(short, long, env = "WARP_YES", value_parser = clap::builder::FalseyValueParser::new())]
+    pub(crate) yes: bool,
+    #[command(flatten)]
+    pub(crate) passphrase: PassphraseArg,
+}
+
+#[derive(Debug, ClapArgs)]
+pub(crate) struct StatusArgs {
+    /// Only the mount that DIR is in
+    #[arg(value_name = "DIR")]
+    pub(crate) directory: Option<PathBuf>,
+    /// Show it again every second
+    #[arg(short, long, env = "WARP_WATCH", value_parser = clap::builder::FalseyValueParser::new())]
+    pub(crate) watch: bool,
+}
+
+#[derive(Debug, ClapArgs)]
+pub(crate) struct Sync {
+    /// The mount, or anything in it
+    #[arg(value_name = "DIR")]
+    pub(crate) directory: PathBuf,
+}
+
+#[derive(Debug, ClapArgs)]
+pub(crate) struct Up {
+    /// Stay in the foreground
+    #[arg(short, long, env = "WARP_FOREGROUND", value_parser = clap::builder::FalseyValueParser::new())]
+    pub(crate) foreground: bool,
+}
+
+#[derive(Debug, ClapArgs)]
+pub(crate) struct Info {
+    /// An archive, or a path in a mount (default: this machine)
+    #[arg(value_name = "PATH")]
+    pub(crate) path: Option<PathBuf>,
 }
 
 #[derive(Debug, Subcommand)]
@@ -265,8 +363,8 @@ pub(crate) struct Diff {
 
 #[derive(Debug, ClapArgs)]
 pub(crate) struct Mount {
-    /// The archive
-    #[arg(value_name = "FILE.warp")]
+    /// A portal, a directory in one, or an archive
+    #[arg(value_name = "PORTAL[:/PATH]|FILE.warp")]
     pub(crate) source: PathBuf,
     /// An empty directory
     #[arg(value_name = "DIR")]
@@ -274,7 +372,7 @@ pub(crate) struct Mount {
     /// Stay in the foreground and print `ready DIR` when usable
     #[arg(short, long, env = "WARP_FOREGROUND", value_parser = clap::builder::FalseyValueParser::new())]
     pub(crate) foreground: bool,
-    /// Mount options, separated by commas: ro, nonempty, allow_other
+    /// Mount options, separated by commas: ro, rw, nonempty, allow_other
     #[arg(short, value_name = "OPTS", value_delimiter = ',', env = "WARP_MOUNT_OPTIONS")]
     pub(crate) options: Vec<String>,
     /// Let other users in, as the files' modes allow (an ordinary user needs `user_allow_other` in /etc/fuse.conf)
@@ -295,6 +393,9 @@ pub(crate) struct Umount {
     /// Detach now, even if files in it are in use
     #[arg(long, env = "WARP_LAZY", value_parser = clap::builder::FalseyValueParser::new())]
     pub(crate) lazy: bool,
+    /// Do not publish: what is unpublished stays in the journal on this device
+    #[arg(long, env = "WARP_NO_FLUSH", value_parser = clap::builder::FalseyValueParser::new())]
+    pub(crate) no_flush: bool,
 }
 
 /// `5`, `5%`, `0.1%`: a share between 0 and 1.

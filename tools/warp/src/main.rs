@@ -4,8 +4,11 @@
 
 mod args;
 mod bar;
+mod client;
 mod cmd;
+mod daemon;
 mod passphrase;
+mod places;
 mod report;
 mod show;
 mod signals;

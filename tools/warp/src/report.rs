@@ -16,6 +16,7 @@ pub(crate) enum Exit {
     Usage = 2,
     Partial = 3,
     NotFound = 4,
+    Temporary = 5,
     Integrity = 6,
     Refused = 7,
     Full = 8,
@@ -25,6 +26,27 @@ pub(crate) enum Exit {
 }
 
 impl Exit {
+    const ALL: [Self; 12] = [
+        Self::Ok,
+        Self::Failed,
+        Self::Usage,
+        Self::Partial,
+        Self::NotFound,
+        Self::Temporary,
+        Self::Integrity,
+        Self::Refused,
+        Self::Full,
+        Self::Busy,
+        Self::Interrupted,
+        Self::Terminated,
+    ];
+
+    /// What another process of this program ended with; of a code that is
+    /// none of ours all that is known is that it failed.
+    pub(crate) fn from_code(code: u8) -> Self {
+        Self::ALL.into_iter().find(|exit| *exit as u8 == code).unwrap_or(Self::Failed)
+    }
+
     pub(crate) fn code(self) -> ExitCode {
         ExitCode::from(self as u8)
     }
@@ -47,7 +69,7 @@ impl From<Kind> for Exit {
 }
 
 /// Why a command failed.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub(crate) struct Failure {
     pub(crate) cause: String,
     pub(crate) hint: Option<String>,
@@ -67,6 +89,10 @@ impl Failure {
 
 impl From<FlowError> for Failure {
     fn from(error: FlowError) -> Self {
+        if let FlowError::NoPortal { nearest: Some(nearest), .. } = &error {
+            let hint = format!("is it {nearest}? `warp portal ls` lists all of them");
+            return Self::new(error.kind().into(), error.to_string()).hint(hint);
+        }
         let hint = match &error {
             FlowError::File { source, .. } | FlowError::Corrupt(source) => match source {
                 FormatError::NotA { .. } => {
@@ -86,6 +112,13 @@ impl From<FlowError> for Failure {
             }
             FlowError::NotFound { .. } => Some("`warp archive ls FILE.warp` lists what is in it"),
             FlowError::Exists { .. } => Some("`--force` replaces it"),
+            FlowError::NoPortal { .. } => {
+                Some("`warp portal ls` lists them, `warp portal create NAME` makes one")
+            }
+            FlowError::BadName { .. } => {
+                Some("choose another name; `warp portal ls` lists those that are taken")
+            }
+            FlowError::InUse { .. } => Some("`warp status` says what runs; try again later"),
             FlowError::Io { .. } => match error.kind() {
                 Kind::Full => Some("make room, or write to another disk"),
                 _ => None,
@@ -205,6 +238,7 @@ mod tests {
             (Exit::Usage, 2),
             (Exit::Partial, 3),
             (Exit::NotFound, 4),
+            (Exit::Temporary, 5),
             (Exit::Integrity, 6),
             (Exit::Refused, 7),
             (Exit::Full, 8),
@@ -214,7 +248,10 @@ mod tests {
         ];
         for (exit, code) in codes {
             assert_eq!(exit as u8, code);
+            assert_eq!(Exit::from_code(code), exit);
         }
+        assert_eq!(codes.map(|(exit, _)| exit), Exit::ALL);
+        assert_eq!(Exit::from_code(99), Exit::Failed);
     }
 
     #[test]

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use warp_cache::disk::Disk;
 use warp_flow::Result;
-use warp_flow::live::{Live, PortalSecrets};
+use warp_flow::live::{Fresh, Live, PortalSecrets};
 use warp_format::change::Change;
 use warp_format::record::{Body, Dentry, FileType, Inode, Key, KeyKind, Name, Record, Stamp, Time};
 use warp_format::{FileId, NamingKeys, PortalId, Secret};
@@ -19,14 +19,7 @@ pub(crate) fn secrets() -> PortalSecrets {
 }
 
 pub(crate) fn open(disk: Arc<dyn Disk>, salt: u8) -> Result<Live> {
-    let mut count = 0u64;
-    let nonces = Box::new(move || {
-        count += 1;
-        let mut nonce = [salt; 24];
-        nonce[..8].copy_from_slice(&count.to_le_bytes());
-        nonce
-    });
-    Live::open(disk, secrets(), nonces)
+    Live::open(disk, secrets(), Fresh { nonces: [salt; 16], incarnation: [salt; 8] })
 }
 
 /// What a person does to one of a few files.
@@ -123,16 +116,13 @@ impl Model {
             Act::Truncate(at, len) => {
                 let Some((file, content)) = self.files.get_mut(at) else { return Vec::new() };
                 content.resize(*len as usize, 0);
-                let cut = Change::Truncate { file: file_id(*file), len: (*len).into() };
+                let from = (*len).into();
+                let cut = Change::Clear { file: file_id(*file), from, to: u64::MAX };
                 vec![cut, Change::Put(inode_key(*file), inode((*len).into()))]
             }
             Act::Remove(at) => {
                 let Some((file, _)) = self.files.remove(at) else { return Vec::new() };
-                vec![
-                    Change::Remove(dentry_key(*at)),
-                    Change::Truncate { file: file_id(file), len: 0 },
-                    Change::Remove(inode_key(file)),
-                ]
+                vec![Change::Remove(dentry_key(*at)), Change::Delete(file_id(file))]
             }
             Act::Rename(from, to) => {
                 let (true, false) = (self.files.contains_key(from), self.files.contains_key(to))
@@ -151,15 +141,14 @@ impl Model {
     /// Fails with what differs.
     pub(crate) fn compare(&self, live: &Live) -> std::result::Result<(), String> {
         let say = |e: warp_flow::FlowError| e.to_string();
-        let first = Key::new(FileId::ROOT, KeyKind::Meta);
-        let listed = live.records_of(FileId::ROOT, &first).map_err(say)?;
-        let mut names: Vec<Vec<u8>> = listed
-            .iter()
-            .filter_map(|(_, r)| match r {
-                Record::Dentry(d) => Some(d.name.as_bytes().to_vec()),
-                _ => None,
-            })
-            .collect();
+        let mut names = Vec::new();
+        let mut place = None;
+        loop {
+            let step = live.entries(FileId::ROOT, place, 3).map_err(say)?;
+            let Some((last, _)) = step.last() else { break };
+            place = Some(*last);
+            names.extend(step.iter().map(|(_, dentry)| dentry.name.as_bytes().to_vec()));
+        }
         names.sort();
         let mut want: Vec<Vec<u8>> =
             self.files.keys().map(|at| name(*at).as_bytes().to_vec()).collect();

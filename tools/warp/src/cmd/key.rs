@@ -1,13 +1,14 @@
 //! `warp key`: the owner's recovery phrase and this device's key.
 
 use crate::args::{Key, KeyExport, KeyInit, KeyRecover, KeyShow, PassphraseArg};
+use crate::daemon::edge::{corrupt_keyring, no_key};
 use crate::passphrase;
 use crate::report::{Exit, Failure, Result, Ui};
 use serde_json::json;
 use std::io::{BufRead, IsTerminal, Read, Write};
 use std::path::Path;
+use warp_flow::FlowError;
 use warp_flow::home::{Home, random_array, random_secret, write_private};
-use warp_flow::{FlowError, Kind};
 use warp_format::keys::RecoveryPhrase;
 use warp_format::{FormatError, Keyring};
 use zeroize::Zeroizing;
@@ -25,11 +26,8 @@ pub(super) fn run(verb: Key, ui: &Ui) -> Result<Exit> {
 pub(super) fn keyring(arg: &PassphraseArg) -> Result<Keyring> {
     let home = Home::from_environment()?;
     let path = home.keyring_path();
-    let Some(bytes) = home.read_keyring()? else {
-        return Err(Failure::new(Exit::NotFound, format!("{}: no key yet", path.display()))
-            .hint("`warp key init` makes one"));
-    };
-    let bad = |source| corrupt(FlowError::File { path: path.clone(), source });
+    let Some(bytes) = home.read_keyring()? else { return Err(no_key(&path)) };
+    let bad = |source| corrupt_keyring(FlowError::File { path: path.clone(), source });
     let passphrase = if Keyring::is_sealed(&bytes).map_err(bad)? {
         Some(passphrase::ask(arg, "the keyring")?)
     } else {
@@ -38,14 +36,27 @@ pub(super) fn keyring(arg: &PassphraseArg) -> Result<Keyring> {
     Keyring::open(&bytes, passphrase.as_ref().map(|p| p.as_slice())).map_err(bad)
 }
 
-fn corrupt(error: FlowError) -> Failure {
-    let damaged = error.kind() == Kind::Integrity;
-    let failure = Failure::from(error);
-    if damaged {
-        failure.hint("move the file away and bring it back with `warp key recover`")
-    } else {
-        failure
+/// Makes a key as `warp key init` does, if there is none.
+pub(super) fn ensure(passphrase: &PassphraseArg, home: &Home, ui: &Ui) -> Result<()> {
+    if home.read_keyring()?.is_some() {
+        return Ok(());
     }
+    if !has_terminal() {
+        let cause = "this device has no key yet, and no terminal to show its recovery phrase on";
+        return Err(Failure::new(Exit::Usage, cause)
+            .hint("`warp key init --phrase-file FILE` makes one; then do this again"));
+    }
+    let init_args = KeyInit {
+        phrase_file: None,
+        passphrase: PassphraseArg { passphrase_file: passphrase.passphrase_file.clone() },
+    };
+    let sealed = make(&init_args, home, ui)?.1;
+    ui.summary(&kept(home, sealed));
+    Ok(())
+}
+
+fn has_terminal() -> bool {
+    std::io::stdin().is_terminal() && std::io::stderr().is_terminal()
 }
 
 fn check_none(home: &Home) -> Result<()> {
@@ -59,9 +70,14 @@ fn check_none(home: &Home) -> Result<()> {
 
 fn init(args: &KeyInit, ui: &Ui) -> Result<Exit> {
     let home = Home::from_environment()?;
-    check_none(&home)?;
-    let terminal = std::io::stdin().is_terminal() && std::io::stderr().is_terminal();
-    if args.phrase_file.is_none() && !terminal {
+    let (keyring, sealed) = make(args, &home, ui)?;
+    told(&keyring, &home, sealed, ui)
+}
+
+/// A new key, in its place; and whether it is sealed there.
+fn make(args: &KeyInit, home: &Home, ui: &Ui) -> Result<(Keyring, bool)> {
+    check_none(home)?;
+    if args.phrase_file.is_none() && !has_terminal() {
         return Err(Failure::new(
             Exit::Usage,
             "the recovery phrase has nowhere to go: no terminal",
@@ -82,7 +98,7 @@ fn init(args: &KeyInit, ui: &Ui) -> Result<Exit> {
         let _ = std::fs::remove_file(path);
     }
     written?;
-    told(&keyring, &home, passphrase.is_some(), ui)
+    Ok((keyring, passphrase.is_some()))
 }
 
 fn write_phrase(path: &Path, words: &[&str]) -> Result<()> {
@@ -172,11 +188,14 @@ fn read_words(whole: bool) -> Result<Zeroizing<String>> {
 }
 
 fn told(keyring: &Keyring, home: &Home, sealed: bool, ui: &Ui) -> Result<Exit> {
-    let path = home.keyring_path();
-    let how = if sealed { "sealed under your passphrase" } else { "readable by you only" };
-    describe(keyring, &path, sealed, ui)?;
-    ui.summary(&format!("The keyring is {how}: {}", path.display()));
+    describe(keyring, &home.keyring_path(), sealed, ui)?;
+    ui.summary(&kept(home, sealed));
     Ok(Exit::Ok)
+}
+
+fn kept(home: &Home, sealed: bool) -> String {
+    let how = if sealed { "sealed under your passphrase" } else { "readable by you only" };
+    format!("The keyring is {how}: {}", home.keyring_path().display())
 }
 
 fn describe(keyring: &Keyring, path: &Path, sealed: bool, ui: &Ui) -> Result<()> {

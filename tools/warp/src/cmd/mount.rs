@@ -1,26 +1,49 @@
-//! `warp mount` of an archive.
+//! `warp mount`.
 //!
-//! The foreground form does the work. The other starts it as a process of its
-//! own, in a session of its own, waits until it says that the directory is
-//! usable, and passes on what it says if it fails.
+//! A portal is mounted by the daemon. An archive needs none: the foreground
+//! form does the work. The other starts it as a process of its own, in a
+//! session of its own, waits until it says that the directory is usable, and
+//! passes on what it says if it fails.
 
 use crate::args::Mount as MountArgs;
+use crate::client::Daemon;
+use crate::daemon::wire::{
+    MountPortal, MountRow, OfMount, PortalRow, Status, Unmount, Unmounted, WirePath,
+};
+use crate::places::Source;
 use crate::report::{Exit, Failure, Result, Ui};
 use crate::{passphrase, signals};
+use hyper::Method;
 use std::io::{BufRead, BufReader, Read, Write};
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
+use std::time::Duration;
 use warp_flow::archive::{ArchiveFile, ReadKeys};
+use warp_flow::home::Home;
 use warp_flow::reader::TreeReader;
 use warp_flow::volume::ArchiveVolume;
-use warp_fs::kernel::MountError;
+use warp_fs::kernel::{MountError, absolute};
 use warp_fs::{Mount, MountOptions};
 use zeroize::Zeroizing;
 
 /// Set for the background process: the passphrase comes on standard input.
 const CHILD: &str = "WARP_MOUNT_CHILD";
 
+/// How long a daemon that has nothing to do may take to end.
+const END_WITHIN: Duration = Duration::from_secs(2);
+
 pub(crate) fn run(args: MountArgs, ui: &Ui) -> Result<Exit> {
+    match Source::parse(&args.source) {
+        Source::Portal { name, path } if !is_mistaken(&args, &name)? => {
+            check_key(&name)?;
+            portal(&args, &name, &path, ui)
+        }
+        _ => archive(args, ui),
+    }
+}
+
+/// Mounts an archive.
+pub(crate) fn archive(args: MountArgs, ui: &Ui) -> Result<Exit> {
     let options = options(&args)?;
     let file = ArchiveFile::open(&args.source).map_err(|e| about_source(e, &args.source))?;
     let child = std::env::var_os(CHILD).is_some();
@@ -60,26 +83,132 @@ pub(crate) fn run(args: MountArgs, ui: &Ui) -> Result<Exit> {
     Ok(signals::received().unwrap_or(Exit::Ok))
 }
 
-fn options(args: &MountArgs) -> Result<MountOptions> {
-    let source = std::path::absolute(&args.source).unwrap_or_else(|_| args.source.clone());
-    let mut options = MountOptions::new(args.directory.clone(), &source.to_string_lossy());
-    options.allow_other = args.allow_other;
-    for option in &args.options {
-        match option.as_str() {
-            // All of these are so in any case.
-            "ro" | "nosuid" | "nodev" | "noatime" | "default_permissions" => {}
-            "nonempty" => options.nonempty = true,
-            "allow_other" => options.allow_other = true,
-            "rw" => {
-                return Err(Failure::new(Exit::Usage, "an archive is read-only")
-                    .hint("`warp archive extract` gives files that can be changed"));
-            }
-            other => {
-                return Err(Failure::new(Exit::Usage, format!("-o {other}: unknown mount option"))
-                    .hint("known options: ro, nonempty, allow_other"));
+/// What `-o` and the flags of the same meaning say.
+struct Typed {
+    read_only: bool,
+    /// `rw` was asked for.
+    writable: bool,
+    nonempty: bool,
+    allow_other: bool,
+}
+
+impl Typed {
+    fn of(args: &MountArgs) -> Result<Self> {
+        let mut typed = Self {
+            read_only: args.read_only,
+            writable: false,
+            nonempty: false,
+            allow_other: args.allow_other,
+        };
+        for option in &args.options {
+            match option.as_str() {
+                // All of these are so in any case.
+                "nosuid" | "nodev" | "noatime" | "default_permissions" => {}
+                "ro" => typed.read_only = true,
+                "rw" => typed.writable = true,
+                "nonempty" => typed.nonempty = true,
+                "allow_other" => typed.allow_other = true,
+                other => {
+                    let cause = format!("-o {other}: unknown mount option");
+                    return Err(Failure::new(Exit::Usage, cause)
+                        .hint("known options: ro, rw, nonempty, allow_other"));
+                }
             }
         }
+        if typed.read_only && typed.writable {
+            return Err(Failure::new(Exit::Usage, "a mount is either read-only or not")
+                .hint("leave out `-o rw`, or `--read-only`"));
+        }
+        Ok(typed)
     }
+}
+
+/// Mounts a portal through the daemon.
+fn portal(args: &MountArgs, name: &str, path: &Path, ui: &Ui) -> Result<Exit> {
+    let typed = Typed::of(args)?;
+    let home = Home::from_environment()?;
+    let ask = MountPortal {
+        portal: name.to_owned(),
+        path: path.into(),
+        directory: absolute(&args.directory).as_path().into(),
+        read_only: typed.read_only,
+        allow_other: typed.allow_other,
+        nonempty: typed.nonempty,
+    };
+    let mut daemon = Daemon::started(&home)?;
+    let row: MountRow = daemon.ask_unlocked(&args.passphrase, Method::POST, "/v1/mounts", &ask)?;
+    let directory = args.directory.display();
+    if args.foreground {
+        return stay(&args.directory, &home, daemon, row, ui);
+    }
+    let how = if row.read_only { " read-only" } else { "" };
+    ui.summary(&format!(
+        "portal {name} is mounted{how} on {directory}.  Unmount: warp umount {directory}"
+    ));
+    Ok(Exit::Ok)
+}
+
+/// Waits until it is unmounted; a signal unmounts it.
+fn stay(typed: &Path, home: &Home, mut daemon: Daemon, row: MountRow, ui: &Ui) -> Result<Exit> {
+    let (of_home, directory) = (home.clone(), row.directory.clone());
+    signals::on_signal(move || unmount_by_signal(&of_home, &directory))?;
+    ui.print(&format!("ready {}", typed.display()))?;
+    let ask = OfMount { directory: row.directory };
+    daemon.ask::<()>(Method::POST, "/v1/mounts/wait", &ask)?;
+    let status: Status = daemon.ask(Method::GET, "/v1/status", &())?;
+    if status.mounts.is_empty() && !status.stays {
+        daemon.wait_for_end(END_WITHIN);
+    }
+    Ok(signals::received().unwrap_or(Exit::Ok))
+}
+
+/// What fails here leaves the mount as it is; the next signal ends this
+/// process and not the mount.
+fn unmount_by_signal(home: &Home, directory: &WirePath) {
+    for lazy in [false, true] {
+        let Ok(Some(mut daemon)) = Daemon::running(home) else { return };
+        let ask = Unmount { directory: directory.clone(), lazy, flush: true };
+        if daemon.ask::<Unmounted>(Method::DELETE, "/v1/mounts", &ask).is_ok() {
+            return;
+        }
+    }
+}
+
+/// True if the portal of a name is not what was meant: a directory lies
+/// there, and no portal has that name.
+fn is_mistaken(args: &MountArgs, name: &str) -> Result<bool> {
+    if !args.source.is_dir() {
+        return Ok(false);
+    }
+    let home = Home::from_environment()?;
+    if home.read_keyring()?.is_none() {
+        return Ok(true);
+    }
+    let portals: Vec<PortalRow> =
+        Daemon::started(&home)?.ask_unlocked(&args.passphrase, Method::GET, "/v1/portals", &())?;
+    Ok(portals.iter().all(|portal| portal.name != name))
+}
+
+/// Without a key there is no portal, and no need for a daemon to say so.
+fn check_key(name: &str) -> Result<()> {
+    if Home::from_environment()?.read_keyring()?.is_some() {
+        return Ok(());
+    }
+    let cause = format!("{name}: no such archive, and this device has no portal");
+    Err(Failure::new(Exit::NotFound, cause)
+        .hint(format!("`warp portal create {name}` makes one; an archive is named FILE.warp")))
+}
+
+fn options(args: &MountArgs) -> Result<MountOptions> {
+    let source = std::path::absolute(&args.source).unwrap_or_else(|_| args.source.clone());
+    let typed = Typed::of(args)?;
+    if typed.writable {
+        return Err(Failure::new(Exit::Usage, "an archive is read-only")
+            .hint("`warp archive extract` gives files that can be changed"));
+    }
+    let mut options = MountOptions::new(args.directory.clone(), &source.to_string_lossy());
+    options.allow_other = typed.allow_other;
+    options.nonempty = typed.nonempty;
     Ok(options)
 }
 

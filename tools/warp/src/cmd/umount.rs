@@ -1,47 +1,76 @@
 //! `warp umount`.
 
 use crate::args::Umount;
+use crate::client::Daemon;
+use crate::daemon::wire::{Unmount, Unmounted};
+use crate::places::{is_archive_mount, is_dead, unmount_failure};
 use crate::report::{Exit, Failure, Result, Ui};
-use std::io;
+use hyper::Method;
 use std::os::unix::ffi::OsStrExt;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
+use warp_flow::home::Home;
+use warp_fs::Mounted;
 use warp_fs::kernel::{absolute, mounts, unmount};
 
 /// How long the process behind a mount may take to end.
 const END_WITHIN: Duration = Duration::from_secs(5);
 
 pub(crate) fn run(args: &Umount, ui: &Ui) -> Result<Exit> {
-    let directory = absolute(&args.directory);
-    let there = mounts().into_iter().rev().find(|mount| mount.directory == directory);
+    let (directory, mount) = mountpoint(&args.directory)?;
+    let dead = is_dead(&directory);
+    if dead {
+        // Nobody is left who could flush anything, and who is still in it
+        // has nothing to lose.
+        unmount(&directory, true).map_err(|e| unmount_failure(&directory, &e))?;
+    } else if is_archive_mount(&mount) || !ask_daemon(args, &directory)? {
+        unmount(&directory, args.lazy).map_err(|e| unmount_failure(&directory, &e))?;
+        if !args.lazy {
+            wait_for_end(&directory);
+        }
+    }
+    let what = if dead { "was dead, and is cleared" } else { "is unmounted" };
+    ui.summary(&format!("{} {what}", directory.display()));
+    Ok(Exit::Ok)
+}
+
+/// The directory on which something of ours is mounted, and what it is.
+fn mountpoint(typed: &Path) -> Result<(PathBuf, Mounted)> {
+    let mut directory = absolute(typed);
+    let at = |directory: &Path| mounts().into_iter().rev().find(|m| m.directory == directory);
+    let mut there = at(&directory);
+    // A symbolic link to it, which is followed only if nothing is there.
+    if there.is_none()
+        && let Ok(target) = std::fs::canonicalize(&directory)
+    {
+        there = at(&target).filter(|mount| mount.is_ours());
+        directory = if there.is_some() { target } else { directory };
+    }
+    let path = directory.display();
     match there {
-        Some(mount) if mount.is_ours() => {}
+        Some(mount) if mount.is_ours() => Ok((directory, mount)),
         Some(mount) => {
-            let cause =
-                format!("{}: is a {} mount, not warp's", directory.display(), mount.fs_type);
-            return Err(
-                Failure::new(Exit::Usage, cause).hint(format!("umount {}", directory.display()))
-            );
+            let cause = format!("{path}: is a {} mount, not warp's", mount.fs_type);
+            Err(Failure::new(Exit::Usage, cause).hint(format!("umount {path}")))
         }
         None => {
-            let cause = format!("{}: nothing of warp is mounted there", directory.display());
-            return Err(Failure::new(Exit::NotFound, cause)
-                .hint("`findmnt -t fuse.warp` lists what is mounted"));
+            let cause = format!("{path}: nothing of warp is mounted there");
+            Err(Failure::new(Exit::NotFound, cause)
+                .hint("`findmnt -t fuse.warp` lists what is mounted"))
         }
     }
-    unmount(&directory, args.lazy).map_err(|e| {
-        let path = directory.display();
-        match e.kind() {
-            io::ErrorKind::ResourceBusy => Failure::new(Exit::Busy, format!("{path}: is in use"))
-                .hint(format!("leave it (`fuser -vm {path}` says who is there), or `warp umount --lazy {path}`")),
-            _ => Failure::new(Exit::Failed, format!("{path}: {e}")),
-        }
-    })?;
-    if !args.lazy {
-        wait_for_end(&directory);
+}
+
+/// Unmounts it through this home's daemon; false if that does not serve it.
+fn ask_daemon(args: &Umount, directory: &Path) -> Result<bool> {
+    let home = Home::from_environment()?;
+    let Some(mut daemon) = Daemon::running(&home)? else { return Ok(false) };
+    let ask = Unmount { directory: directory.into(), lazy: args.lazy, flush: !args.no_flush };
+    let done: Unmounted = daemon.ask(Method::DELETE, "/v1/mounts", &ask)?;
+    if done.ends {
+        daemon.wait_for_end(END_WITHIN);
     }
-    ui.summary(&format!("{} is unmounted", directory.display()));
-    Ok(Exit::Ok)
+    Ok(done.served)
 }
 
 /// The process that served the mount ends by itself; the command returns when

@@ -1,0 +1,93 @@
+//! Which contents the store has already.
+//!
+//! Neighbours: `publish` asks before it packs and seals, and tells what it has
+//! stored. Promises: a content that is found is in the store. Never: is needed:
+//! what it forgets is stored again. Its log is sealed, as lengths of contents
+//! tell what they are. Tested by `engine/flow/tests/model_live.rs`.
+
+use crate::error::Result;
+use crate::live::Live;
+use std::collections::HashMap;
+use std::sync::Arc;
+use warp_cache::journal::Journal;
+use warp_format::dedup::{Part, Parts, decode_parts, encode_parts};
+use warp_format::local::LocalKey;
+use warp_format::record::Extent;
+use warp_format::{ChunkRef, ContentHash};
+
+const PREFIX: &str = "dedup-";
+/// Chunks whose parts go into one entry of the log.
+const ENTRY_CHUNKS: usize = 1024;
+
+/// Contents by their keyed hash.
+pub(crate) struct Dedup {
+    places: HashMap<ContentHash, Place>,
+    chunks: Vec<ChunkRef>,
+    log: Journal,
+    /// Not in the log yet.
+    fresh: Vec<Parts>,
+}
+
+#[derive(Clone, Copy)]
+struct Place {
+    /// Index of the chunk.
+    chunk: u32,
+    start: u32,
+    len: u32,
+}
+
+impl Dedup {
+    /// Reads the log. One that is damaged starts anew.
+    pub(crate) fn open(live: &Live) -> Result<Self> {
+        let open = || {
+            let key = LocalKey::new(live.secrets.local.for_dedup());
+            Journal::open(Arc::clone(&live.disk), PREFIX, key, live.fresh.nonces())
+        };
+        let (log, entries) = open().or_else(|_| {
+            Journal::discard(&*live.disk, PREFIX)?;
+            open()
+        })?;
+        let (places, chunks, fresh) = Default::default();
+        let mut dedup = Self { places, chunks, log, fresh };
+        for entry in entries {
+            for Parts { chunk, parts } in decode_parts(&entry).unwrap_or_default() {
+                // The power may have gone between the log and the chunk.
+                if live.store.contains(&chunk.id) {
+                    dedup.remember(chunk, &parts);
+                }
+            }
+        }
+        Ok(dedup)
+    }
+
+    fn remember(&mut self, chunk: ChunkRef, parts: &[Part]) {
+        let Ok(index) = u32::try_from(self.chunks.len()) else { return };
+        self.chunks.push(chunk);
+        for part in parts {
+            let place = Place { chunk: index, start: part.start, len: part.len };
+            self.places.insert(part.hash, place);
+        }
+    }
+
+    /// Where content with this hash and length lies.
+    pub(crate) fn find(&self, hash: &ContentHash, len: usize) -> Option<Extent> {
+        let place = self.places.get(hash).filter(|place| place.len as usize == len && len > 0)?;
+        let chunk = *self.chunks.get(place.chunk as usize)?;
+        Some(Extent { chunk, start: place.start, len: place.len })
+    }
+
+    /// The store has this chunk now.
+    pub(crate) fn add(&mut self, chunk: ChunkRef, parts: Vec<Part>) {
+        self.remember(chunk, &parts);
+        self.fresh.push(Parts { chunk, parts });
+    }
+
+    /// Writes down what was added; the chunks are durable.
+    pub(crate) fn write_down(&mut self) -> Result<()> {
+        for parts in self.fresh.chunks(ENTRY_CHUNKS) {
+            self.log.append(&encode_parts(parts));
+        }
+        self.fresh.clear();
+        Ok(self.log.flush()?)
+    }
+}

@@ -1,0 +1,466 @@
+//! An open portal: its state, and the threads that make it durable and publish
+//! it.
+//!
+//! Neighbours: `portals` opens it, a mount shows its [`PortalVolume`];
+//! `namespace` and `live` below. Promises: what was done is durable within
+//! about a second, and at once when somebody waits for it; it is published a
+//! few seconds after writing goes quiet, and while it does not, often enough
+//! to bound memory and the next start. Never: lets two processes open one
+//! state. Tested by `tests/tests/portal.rs` and `kill.rs`.
+
+use crate::error::{FlowError, Refusal, Result};
+use crate::limits::{PUBLISH_AFTER, PUBLISH_BYTES, PUBLISH_CHANGES, PUBLISH_QUIET, STALL_LIMIT};
+use crate::live::Live;
+use crate::namespace::Namespace;
+use crate::numbers::Numbers;
+use crate::reader::Attributes;
+use crate::volume::{
+    Attr, DirEntry, Done, NewInode, RenameMode, SetAttr, Space, Volume, XattrMode,
+};
+use std::fs::File;
+use std::os::unix::ffi::OsStrExt;
+use std::path::{Component, Path, PathBuf};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+use std::thread::JoinHandle;
+use std::time::{Duration, Instant};
+use warp_format::{FileId, NameHash};
+
+/// What nobody waits for is durable after this.
+const COMMIT_EVERY: Duration = Duration::from_millis(800);
+/// How often the publisher looks whether there is something to do.
+const LOOK_EVERY: Duration = Duration::from_millis(250);
+/// How long the publisher waits after a failure.
+const RETRY_AFTER: Duration = Duration::from_secs(5);
+
+/// An open portal.
+pub struct Portal {
+    names: Namespace,
+    /// Where the state is, for what the host says of its disk.
+    directory: PathBuf,
+    work: Mutex<Work>,
+    /// Somebody waits for a commit, or it is over.
+    wake: Condvar,
+    /// A publish ended.
+    room: Condvar,
+    threads: Mutex<Vec<JoinHandle<()>>>,
+    /// Held for life: one process at a time. Let go when it is closed.
+    lock: Mutex<Option<File>>,
+}
+
+#[derive(Default)]
+struct Work {
+    waiting: Vec<Done>,
+    /// When the oldest and the newest unpublished change were made.
+    first: Option<Instant>,
+    last: Option<Instant>,
+    over: bool,
+    /// Why the last attempt to publish failed, and when.
+    trouble: Option<(Arc<FlowError>, Instant)>,
+}
+
+/// How a portal stands.
+#[derive(Debug, Clone)]
+pub struct PortalStatus {
+    /// Number of the last head; 1 is the empty portal.
+    pub sequence: u64,
+    /// Bytes written and not yet in a published tree.
+    pub unpublished_bytes: u64,
+    /// Changes not yet in a published tree.
+    pub unpublished_changes: u64,
+    /// Chunks stored.
+    pub chunks: u64,
+    /// Bytes of packs on this disk.
+    pub stored_bytes: u64,
+    /// Why the last attempt to publish failed, if it did.
+    pub trouble: Option<String>,
+}
+
+impl Portal {
+    /// Takes over an open state and its lock.
+    pub(crate) fn start(live: Live, directory: PathBuf, lock: File) -> Result<Arc<Self>> {
+        let portal = Arc::new(Self {
+            names: Namespace::new(live),
+            directory,
+            work: Mutex::default(),
+            wake: Condvar::new(),
+            room: Condvar::new(),
+            threads: Mutex::default(),
+            lock: Mutex::new(Some(lock)),
+        });
+        if portal.names.live.unpublished().1 > 0 {
+            // From before this start.
+            portal.note_change();
+        }
+        let commit = Arc::clone(&portal);
+        let publish = Arc::clone(&portal);
+        let named = |name: &str| std::thread::Builder::new().name(name.to_owned());
+        let threads = [
+            named("commit").spawn(move || commit.keep_committing()),
+            named("publish").spawn(move || publish.keep_publishing()),
+        ];
+        for thread in threads {
+            let thread = thread.map_err(|e| FlowError::io("thread", e))?;
+            portal.threads.lock().unwrap_or_else(PoisonError::into_inner).push(thread);
+        }
+        Ok(portal)
+    }
+
+    fn work(&self) -> MutexGuard<'_, Work> {
+        self.work.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn note_change(&self) {
+        let mut work = self.work();
+        let now = Instant::now();
+        work.first.get_or_insert(now);
+        work.last = Some(now);
+    }
+
+    /// Answers all who wait for a commit with one, and commits what nobody
+    /// waits for.
+    fn keep_committing(&self) {
+        loop {
+            let (waiting, over) = {
+                let mut work = self.work();
+                if work.waiting.is_empty() && !work.over {
+                    let woken = self.wake.wait_timeout(work, COMMIT_EVERY);
+                    work = woken.unwrap_or_else(PoisonError::into_inner).0;
+                }
+                (std::mem::take(&mut work.waiting), work.over)
+            };
+            let live = &self.names.live;
+            if !waiting.is_empty() || live.is_dirty() {
+                let result = live.commit();
+                if let Err(e) = &result {
+                    tracing::error!(portal = %live.secrets.portal, "commit: {e}");
+                }
+                waiting.into_iter().for_each(|done| done(result.clone()));
+            }
+            if over && self.work().waiting.is_empty() {
+                return;
+            }
+        }
+    }
+
+    fn keep_publishing(&self) {
+        loop {
+            {
+                let work = self.work();
+                if work.over {
+                    return;
+                }
+                let woken = self.wake.wait_timeout(work, LOOK_EVERY);
+                if woken.unwrap_or_else(PoisonError::into_inner).0.over {
+                    return;
+                }
+            }
+            if self.is_due() {
+                // Told by `status`, and tried again.
+                let _ = self.publish();
+            }
+        }
+    }
+
+    fn is_due(&self) -> bool {
+        let (bytes, changes) = self.names.live.unpublished();
+        if changes == 0 {
+            return false;
+        }
+        let work = self.work();
+        if let Some((_, at)) = &work.trouble
+            && at.elapsed() < RETRY_AFTER
+        {
+            return false;
+        }
+        let past = |at: Option<Instant>, limit| at.is_none_or(|at| at.elapsed() >= limit);
+        bytes >= PUBLISH_BYTES
+            || changes >= PUBLISH_CHANGES
+            || past(work.last, PUBLISH_QUIET)
+            || past(work.first, PUBLISH_AFTER)
+    }
+
+    /// Everything done so far is durable and published when it returns.
+    /// Gives the head's number.
+    pub fn publish(&self) -> Result<u64> {
+        let live = &self.names.live;
+        // Changes made from here on count from here on.
+        let first = self.work().first.take();
+        let started = Instant::now();
+        let result = live.publish();
+        let mut work = self.work();
+        match &result {
+            Ok(head) => {
+                work.trouble = None;
+                let took = started.elapsed();
+                tracing::debug!(portal = %live.secrets.portal, sequence = head.sequence, ?took, "published");
+            }
+            Err(e) => {
+                tracing::error!(portal = %live.secrets.portal, "publish: {e}");
+                work.trouble = Some((Arc::new(e.clone()), Instant::now()));
+                work.first = first.or(work.first);
+            }
+        }
+        drop(work);
+        self.room.notify_all();
+        result.map(|head| head.sequence)
+    }
+
+    /// Publishes, and ends the portal's threads; nothing may use it after.
+    pub fn close(&self) -> Result<()> {
+        let published = self.publish();
+        self.close_unpublished()?;
+        published.map(drop)
+    }
+
+    /// The same without publishing: all is durable in the journal.
+    pub fn close_unpublished(&self) -> Result<()> {
+        self.work().over = true;
+        self.wake.notify_all();
+        let threads =
+            std::mem::take(&mut *self.threads.lock().unwrap_or_else(PoisonError::into_inner));
+        for thread in threads {
+            // One that panicked has said so; what it left undone is done here.
+            let _ = thread.join();
+        }
+        let committed = self.names.live.commit();
+        drop(self.lock.lock().unwrap_or_else(PoisonError::into_inner).take());
+        committed
+    }
+
+    /// How it stands.
+    pub fn status(&self) -> PortalStatus {
+        let live = &self.names.live;
+        let (unpublished_bytes, unpublished_changes) = live.unpublished();
+        let (chunks, stored_bytes) = live.stored();
+        let trouble = self.work().trouble.as_ref().map(|(e, _)| e.to_string());
+        let sequence = live.sequence();
+        PortalStatus {
+            sequence,
+            unpublished_bytes,
+            unpublished_changes,
+            chunks,
+            stored_bytes,
+            trouble,
+        }
+    }
+
+    /// Waits while as much as may be is written and not published.
+    fn wait_for_room(&self) -> Result<()> {
+        let full = || {
+            let (bytes, changes) = self.names.live.unfrozen();
+            bytes >= 2 * PUBLISH_BYTES || changes >= 2 * PUBLISH_CHANGES
+        };
+        let until = Instant::now() + STALL_LIMIT;
+        while full() {
+            let work = self.work();
+            if let Some((why, _)) = &work.trouble {
+                return Err(FlowError::Stalled { why: Arc::clone(why) });
+            }
+            if Instant::now() > until {
+                let why = std::io::Error::from(std::io::ErrorKind::TimedOut);
+                return Err(FlowError::io(&self.directory, why));
+            }
+            drop(self.room.wait_timeout(work, LOOK_EVERY));
+        }
+        Ok(())
+    }
+
+    /// The directory at a path of the portal.
+    fn resolve(&self, path: &Path) -> Result<FileId> {
+        let missing = || FlowError::NotFound { path: path.into() };
+        let mut at = FileId::ROOT;
+        for part in path.components() {
+            match part {
+                Component::RootDir | Component::CurDir => {}
+                Component::Normal(name) => {
+                    let found = self.names.lookup(at, name.as_bytes())?;
+                    at = found.ok_or_else(missing)?.file;
+                }
+                Component::ParentDir | Component::Prefix(_) => return Err(missing()),
+            }
+        }
+        match self.names.attributes(at)? {
+            Some(found) if found.inode.file_type() == warp_format::record::FileType::Directory => {
+                Ok(at)
+            }
+            Some(_) => Err(Refusal::NotADirectory.into()),
+            None => Err(missing()),
+        }
+    }
+
+    /// A volume that shows the directory at `path` (`/`: all of it) as its
+    /// root. `FlowError::NotFound` if it is not there.
+    pub fn volume(self: &Arc<Self>, path: &Path) -> Result<PortalVolume> {
+        let root = self.resolve(path)?;
+        let key = self.names.live.secrets.local.for_numbers();
+        Ok(PortalVolume { portal: Arc::clone(self), numbers: Numbers::new(key, root) })
+    }
+}
+
+/// A portal as a volume.
+pub struct PortalVolume {
+    portal: Arc<Portal>,
+    numbers: Numbers,
+}
+
+impl PortalVolume {
+    fn names(&self) -> &Namespace {
+        &self.portal.names
+    }
+
+    fn file(&self, ino: u64) -> Result<FileId> {
+        self.numbers.file(ino).ok_or_else(|| Refusal::Missing.into())
+    }
+
+    /// The attributes of an inode that the kernel is told of.
+    fn told(&self, file: FileId) -> Result<Option<Attr>> {
+        let found = self.names().attributes(file)?;
+        Ok(found.map(|Attributes { inode, links }| {
+            let ino = self.numbers.retain(file);
+            Attr { ino, inode, links }
+        }))
+    }
+
+    /// Says first that something changes: it counts as recent while it is
+    /// being done.
+    fn change<T>(&self, act: impl FnOnce(&Namespace) -> Result<T>) -> Result<T> {
+        self.portal.note_change();
+        act(self.names())
+    }
+}
+
+impl Volume for PortalVolume {
+    fn changes(&self) -> bool {
+        true
+    }
+
+    fn lookup(&self, parent: u64, name: &[u8]) -> Result<Option<Attr>> {
+        match self.names().lookup(self.file(parent)?, name)? {
+            Some(dentry) => self.told(dentry.file),
+            None => Ok(None),
+        }
+    }
+
+    fn retain(&self, entry: &DirEntry) {
+        self.numbers.retain(entry.file);
+    }
+
+    fn forget(&self, ino: u64, count: u64) {
+        if let Some(file) = self.numbers.forget(ino, count) {
+            self.names().forget(file);
+        }
+    }
+
+    fn attr(&self, ino: u64) -> Result<Option<Attr>> {
+        let found = self.names().attributes(self.file(ino)?)?;
+        Ok(found.map(|Attributes { inode, links }| Attr { ino, inode, links }))
+    }
+
+    fn read(&self, ino: u64, offset: u64, len: usize) -> Result<Vec<u8>> {
+        self.names().read(self.file(ino)?, offset, len)
+    }
+
+    fn entries(
+        &self,
+        ino: u64,
+        place: Option<NameHash>,
+        limit: usize,
+        plus: bool,
+    ) -> Result<Vec<DirEntry>> {
+        let entries = self.names().live.entries(self.file(ino)?, place, limit)?;
+        let mut found = Vec::with_capacity(entries.len());
+        for (place, dentry) in entries {
+            let ino = self.numbers.number(dentry.file);
+            // One that has gone meanwhile is listed as it was.
+            let attr = if plus { self.names().attributes(dentry.file)? } else { None };
+            let attr = attr.map(|Attributes { inode, links }| Attr { ino, inode, links });
+            let name = dentry.name.as_bytes().to_vec();
+            let (file, file_type) = (dentry.file, dentry.file_type);
+            found.push(DirEntry { place, name, file, ino, file_type, attr });
+        }
+        Ok(found)
+    }
+
+    fn xattr(&self, ino: u64, name: &[u8]) -> Result<Option<Vec<u8>>> {
+        self.names().xattr(self.file(ino)?, name)
+    }
+
+    fn xattrs(&self, ino: u64) -> Result<Vec<Vec<u8>>> {
+        let all = self.names().xattrs(self.file(ino)?)?;
+        Ok(all.into_iter().map(|xattr| xattr.name).collect())
+    }
+
+    fn seek(&self, _ino: u64, _offset: u64, _hole: bool) -> Result<Option<u64>> {
+        // The kernel holds writes that this knows nothing of yet; it is asked
+        // by nobody, because `changes` says so.
+        Err(Refusal::Invalid.into())
+    }
+
+    fn space(&self) -> Result<Space> {
+        let host = rustix::fs::statvfs(&self.portal.directory)
+            .map_err(|e| FlowError::io(&self.portal.directory, e))?;
+        Ok(Space {
+            bytes: host.f_blocks * host.f_frsize,
+            free: host.f_bfree * host.f_frsize,
+            available: host.f_bavail * host.f_frsize,
+            inodes: host.f_files,
+            inodes_free: host.f_ffree,
+        })
+    }
+
+    fn set_attr(&self, ino: u64, change: &SetAttr) -> Result<Attr> {
+        let file = self.file(ino)?;
+        let found = self.change(|names| names.set_attr(file, change))?;
+        Ok(Attr { ino, inode: found.inode, links: found.links })
+    }
+
+    fn make(&self, parent: u64, name: &[u8], new: NewInode) -> Result<Attr> {
+        self.portal.wait_for_room()?;
+        let parent = self.file(parent)?;
+        let file = self.change(|names| names.make(parent, name, &new))?;
+        self.told(file)?.ok_or_else(|| Refusal::Missing.into())
+    }
+
+    fn link(&self, ino: u64, parent: u64, name: &[u8]) -> Result<Attr> {
+        let (file, parent) = (self.file(ino)?, self.file(parent)?);
+        self.change(|names| names.link(file, parent, name))?;
+        self.told(file)?.ok_or_else(|| Refusal::Missing.into())
+    }
+
+    fn unlink(&self, parent: u64, name: &[u8], directory: bool) -> Result<()> {
+        let parent = self.file(parent)?;
+        self.change(|names| names.unlink(parent, name, directory))
+    }
+
+    fn rename(&self, from: (u64, &[u8]), to: (u64, &[u8]), mode: RenameMode) -> Result<()> {
+        let (source, target) = (self.file(from.0)?, self.file(to.0)?);
+        self.change(|names| names.rename((source, from.1), (target, to.1), mode))
+    }
+
+    fn write(&self, ino: u64, offset: u64, bytes: &[u8]) -> Result<()> {
+        self.portal.wait_for_room()?;
+        let file = self.file(ino)?;
+        self.change(|names| names.write(file, offset, bytes))
+    }
+
+    fn set_xattr(&self, ino: u64, name: &[u8], value: &[u8], mode: XattrMode) -> Result<()> {
+        let file = self.file(ino)?;
+        self.change(|names| names.set_xattr(file, name, value, mode))
+    }
+
+    fn remove_xattr(&self, ino: u64, name: &[u8]) -> Result<()> {
+        let file = self.file(ino)?;
+        self.change(|names| names.remove_xattr(file, name))
+    }
+
+    fn sync(&self, done: Done) {
+        let mut work = self.portal.work();
+        if work.over {
+            drop(work);
+            return done(self.names().live.commit());
+        }
+        work.waiting.push(done);
+        drop(work);
+        self.portal.wake.notify_all();
+    }
+}

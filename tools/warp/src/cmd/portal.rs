@@ -1,0 +1,203 @@
+//! `warp portal`: the portals of this device.
+
+use super::key;
+use crate::args::{Portal, PortalCreate, PortalLeave, PortalLs, PortalStatus};
+use crate::client::Daemon;
+use crate::daemon::wire::{
+    CreatePortal, LeavePortal, Left, NamePortal, PortalRow, PortalStanding, Standing,
+};
+use crate::report::{Exit, Failure, Result, Ui};
+use crate::show;
+use hyper::Method;
+use serde_json::{Value, json};
+use std::io::{BufRead, IsTerminal, Write};
+use std::path::PathBuf;
+use warp_flow::home::Home;
+
+pub(super) fn run(verb: Portal, ui: &Ui) -> Result<Exit> {
+    match verb {
+        Portal::Create(args) => create(&args, ui),
+        Portal::Ls(args) => ls(&args, ui),
+        Portal::Status(args) => status(&args, ui),
+        Portal::Leave(args) => leave(&args, ui),
+    }
+}
+
+fn create(args: &PortalCreate, ui: &Ui) -> Result<Exit> {
+    let home = Home::from_environment()?;
+    key::ensure(&args.passphrase, &home, ui)?;
+    let ask = CreatePortal {
+        name: args.name.clone(),
+        uid: rustix::process::geteuid().as_raw(),
+        gid: rustix::process::getegid().as_raw(),
+    };
+    let mut daemon = Daemon::started(&home)?;
+    let made: PortalRow =
+        daemon.ask_unlocked(&args.passphrase, Method::POST, "/v1/portals", &ask)?;
+    if ui.json {
+        ui.print(&json!({ "name": made.name, "id": made.id }).to_string())?;
+    }
+    ui.summary(&format!("portal {0} is ready.  Next: warp mount {0} DIR", made.name));
+    Ok(Exit::Ok)
+}
+
+fn ls(args: &PortalLs, ui: &Ui) -> Result<Exit> {
+    let home = Home::from_environment()?;
+    let rows: Vec<PortalRow> =
+        Daemon::started(&home)?.ask_unlocked(&args.passphrase, Method::GET, "/v1/portals", &())?;
+    if ui.json {
+        let rows: Vec<_> = rows.iter().map(row).collect();
+        ui.print(&json!({ "portals": rows }).to_string())?;
+        return Ok(Exit::Ok);
+    }
+    for row in &rows {
+        ui.print(&line(row))?;
+    }
+    if rows.is_empty() {
+        ui.summary("no portal yet.  Make one: warp portal create NAME");
+    }
+    Ok(Exit::Ok)
+}
+
+fn status(args: &PortalStatus, ui: &Ui) -> Result<Exit> {
+    let home = Home::from_environment()?;
+    let ask = NamePortal { name: args.name.clone() };
+    let found: PortalStanding = known(&home, &args.name)?.ask_unlocked(
+        &args.passphrase,
+        Method::POST,
+        "/v1/portals/status",
+        &ask,
+    )?;
+    let PortalStanding { portal, standing } = found;
+    if ui.json {
+        let mut document = row(&portal);
+        merge(&mut document, &standing);
+        ui.print(&document.to_string())?;
+        return Ok(Exit::Ok);
+    }
+    ui.print(&format!("portal       {}", portal.name))?;
+    ui.print(&format!("id           {}", portal.id))?;
+    let on = portal.mounted_on.map(PathBuf::from);
+    ui.print(&format!("mounted on   {}", on.map_or("-".into(), |p| p.display().to_string())))?;
+    ui.print(&format!("sequence     {}", standing.sequence))?;
+    ui.print(&format!("chunks       {}", standing.chunks))?;
+    ui.print(&format!("stored       {}", show::size(standing.stored_bytes)))?;
+    ui.print(&format!("unpublished  {}", unpublished(&standing)))?;
+    if let Some(trouble) = standing.trouble {
+        ui.print(&format!("trouble      {trouble}"))?;
+    }
+    Ok(Exit::Ok)
+}
+
+/// The daemon, for a question about a portal that is there only if there is
+/// a key.
+fn known(home: &Home, name: &str) -> Result<Daemon> {
+    if home.read_keyring()?.is_none() {
+        let cause = format!("portal {name}: this device has no key yet, and no portal");
+        return Err(Failure::new(Exit::NotFound, cause)
+            .hint(format!("`warp portal create {name}` makes both")));
+    }
+    Daemon::started(home)
+}
+
+fn leave(args: &PortalLeave, ui: &Ui) -> Result<Exit> {
+    let home = Home::from_environment()?;
+    let mut daemon = known(&home, &args.name)?;
+    // What cannot be done is told before anything is asked.
+    let ask = NamePortal { name: args.name.clone() };
+    let found: PortalStanding =
+        daemon.ask_unlocked(&args.passphrase, Method::POST, "/v1/portals/status", &ask)?;
+    if let Some(on) = found.portal.mounted_on.map(PathBuf::from) {
+        let cause = format!("portal {}: is mounted on {}", args.name, on.display());
+        return Err(Failure::new(Exit::Busy, cause).hint(format!("warp umount {}", on.display())));
+    }
+    if !args.yes {
+        confirm(args, &found.standing, ui)?;
+    }
+    let ask = LeavePortal { name: args.name.clone(), keep_data: args.keep_data };
+    let left: Left = daemon.ask_unlocked(&args.passphrase, Method::DELETE, "/v1/portals", &ask)?;
+    let name = &args.name;
+    let was = PathBuf::from(found.portal.state);
+    let kept = left.kept.map(PathBuf::from);
+    if ui.json {
+        let kept = kept.as_ref().map(|path| path.to_string_lossy());
+        ui.print(&json!({ "name": name, "id": found.portal.id, "kept": kept }).to_string())?;
+    }
+    match kept {
+        Some(kept) => {
+            let (kept, was) = (kept.display(), was.display());
+            ui.summary(&format!("left portal {name}; its sealed data is in {kept}"));
+            ui.summary(&format!("bring it back: mv {kept} {was}"));
+        }
+        None => ui.summary(&format!("left portal {name}; its data is deleted")),
+    }
+    Ok(Exit::Ok)
+}
+
+fn confirm(args: &PortalLeave, standing: &Standing, ui: &Ui) -> Result<()> {
+    let name = &args.name;
+    if !std::io::stdin().is_terminal() {
+        let cause = format!("portal {name}: nobody is there to be asked whether to leave it");
+        return Err(Failure::new(Exit::Usage, cause).hint("`--yes` leaves without asking"));
+    }
+    if args.keep_data {
+        ui.note(&format!("Portal {name} leaves this device; its sealed data is moved aside."));
+    } else {
+        ui.note(&format!(
+            "This device holds the only copy of portal {name} ({}).",
+            show::size(standing.stored_bytes)
+        ));
+        ui.note("To leave it deletes it, and cannot be undone; `--keep-data` keeps its data.");
+    }
+    let _ = write!(std::io::stderr(), "Leave {name}? [y/N] ");
+    let mut typed = String::new();
+    std::io::stdin()
+        .lock()
+        .read_line(&mut typed)
+        .map_err(|e| Failure::new(Exit::Failed, format!("terminal: {e}")))?;
+    if matches!(typed.trim().to_lowercase().as_str(), "y" | "yes") {
+        return Ok(());
+    }
+    Err(Failure::new(Exit::Failed, format!("portal {name}: was not left")))
+}
+
+/// A portal in a document.
+pub(super) fn row(row: &PortalRow) -> Value {
+    let on = row.mounted_on.clone().map(PathBuf::from);
+    json!({
+        "name": row.name,
+        "id": row.id,
+        "mounted_on": on.map(|path| path.to_string_lossy().into_owned()),
+    })
+}
+
+/// Adds how far it is.
+pub(super) fn merge(document: &mut Value, standing: &Standing) {
+    document["sequence"] = json!(standing.sequence);
+    document["chunks"] = json!(standing.chunks);
+    document["stored_bytes"] = json!(standing.stored_bytes);
+    document["unpublished_bytes"] = json!(standing.unpublished_bytes);
+    document["unpublished_changes"] = json!(standing.unpublished_changes);
+    document["trouble"] = json!(standing.trouble);
+}
+
+/// A portal in a list: name, id, mountpoint.
+pub(super) fn line(row: &PortalRow) -> String {
+    let on = row.mounted_on.clone().map(PathBuf::from);
+    let on = on.map_or("-".into(), |path| path.display().to_string());
+    format!("{:<20} {}  {on}", row.name, short(&row.id))
+}
+
+/// An id as people see it.
+pub(super) fn short(id: &str) -> &str {
+    id.get(..10).unwrap_or(id)
+}
+
+/// `1.5 MiB in 3 changes`.
+pub(super) fn unpublished(standing: &Standing) -> String {
+    match standing.unpublished_changes {
+        0 => "nothing".into(),
+        1 => format!("{} in 1 change", show::size(standing.unpublished_bytes)),
+        n => format!("{} in {n} changes", show::size(standing.unpublished_bytes)),
+    }
+}

@@ -1,0 +1,45 @@
+//! `warp sync`.
+
+use crate::args::Sync;
+use crate::client::Daemon;
+use crate::daemon::wire::{OfMount, Synced};
+use crate::places::mount_of;
+use crate::report::{Exit, Failure, Result, Ui};
+use hyper::Method;
+use rustix::fs::{Mode, OFlags};
+use serde_json::json;
+use warp_flow::FlowError;
+use warp_flow::home::Home;
+
+pub(crate) fn run(args: &Sync, ui: &Ui) -> Result<Exit> {
+    let typed = &args.directory;
+    let at = |e: std::io::Error| Failure::from(FlowError::io(typed, e));
+    let no_portal = || {
+        Failure::new(Exit::NotFound, format!("{}: is not in a mounted portal", typed.display()))
+            .hint("`warp status` lists what is mounted")
+    };
+    let mount = mount_of(typed).map_err(at)?.ok_or_else(no_portal)?;
+    let home = Home::from_environment()?;
+    let mut daemon = Daemon::running(&home)?.ok_or_else(no_portal)?;
+    // First what the kernel still keeps to itself.
+    let directory =
+        rustix::fs::open(&mount.directory, OFlags::RDONLY | OFlags::CLOEXEC, Mode::empty());
+    directory
+        .and_then(rustix::fs::syncfs)
+        .map_err(|e| Failure::from(FlowError::io(&mount.directory, e)))?;
+    let ask = OfMount { directory: mount.directory.as_path().into() };
+    let synced: Synced = daemon.ask(Method::POST, "/v1/sync", &ask)?;
+    if ui.json {
+        let document = json!({
+            "directory": mount.directory.to_string_lossy(),
+            "sequence": synced.sequence,
+        });
+        ui.print(&document.to_string())?;
+    }
+    ui.summary(&format!(
+        "{} is published as number {}",
+        mount.directory.display(),
+        synced.sequence
+    ));
+    Ok(Exit::Ok)
+}

@@ -1,0 +1,143 @@
+//! The daemon's requests: HTTP/1 over its socket, JSON in and out.
+//!
+//! | request | asks | answers |
+//! |---|---|---|
+//! | `GET /v1/hello` | – | `Hello` |
+//! | `GET /v1/status` | – | `Status` |
+//! | `POST /v1/unlock` | the passphrase's bytes, not JSON | – |
+//! | `GET /v1/portals` | – | list of `PortalRow` |
+//! | `POST /v1/portals` | `CreatePortal` | `PortalRow` |
+//! | `DELETE /v1/portals` | `LeavePortal` | `Left` |
+//! | `POST /v1/portals/status` | `NamePortal` | `PortalStanding` |
+//! | `POST /v1/mounts` | `MountPortal` | `MountRow`, once it is usable |
+//! | `DELETE /v1/mounts` | `Unmount` | `Unmounted`, once it is published |
+//! | `POST /v1/mounts/wait` | `OfMount` | –, once the mount has ended |
+//! | `POST /v1/sync` | `OfMount` | `Synced`, once it is published |
+//! | `POST /v1/up` | – | – |
+//! | `POST /v1/down` | – | –, once all is unmounted |
+//!
+//! Names and paths are in bodies only: a path in a URL would have to be
+//! quoted, and a name may be anything that somebody types. A request that
+//! fails has the status of its kind and a `WireFailure`; 423 says that the
+//! keyring is sealed: unlock it and ask again.
+
+use super::edge::{Edge, Refusal};
+use super::wire::{Hello, WireFailure};
+use crate::report::{Exit, Failure};
+use axum::Router;
+use axum::body::{Body, Bytes};
+use axum::http::StatusCode;
+use axum::http::header::CONTENT_TYPE;
+use axum::response::Response;
+use axum::routing::{get, post};
+use serde::Serialize;
+use serde::de::DeserializeOwned;
+use std::pin::Pin;
+use std::sync::Arc;
+use zeroize::Zeroizing;
+
+type Answer = Pin<Box<dyn Future<Output = Response> + Send>>;
+
+/// All requests.
+pub(super) fn routes(edge: &Arc<Edge>) -> Router {
+    Router::new()
+        .route("/v1/hello", get(on(edge, hello)))
+        .route("/v1/status", get(on(edge, Edge::status)))
+        .route("/v1/unlock", post(unlock(edge)))
+        .route(
+            "/v1/portals",
+            get(on(edge, Edge::list)).post(on(edge, Edge::create)).delete(on(edge, Edge::leave)),
+        )
+        .route("/v1/portals/status", post(on(edge, Edge::portal)))
+        .route("/v1/mounts", post(on(edge, Edge::mount)).delete(on(edge, Edge::unmount)))
+        .route("/v1/mounts/wait", post(on(edge, Edge::wait)))
+        .route("/v1/sync", post(on(edge, Edge::sync)))
+        .route("/v1/up", post(on(edge, Edge::up)))
+        .route("/v1/down", post(on(edge, Edge::down)))
+        .fallback(async || {
+            let failure = Failure::new(Exit::Failed, "the daemon does not know this request")
+                .hint("it may be older than this program: `warp down` ends it");
+            refusal(StatusCode::NOT_FOUND, failure)
+        })
+}
+
+fn hello(_: &Arc<Edge>, (): ()) -> Result<Hello, Refusal> {
+    Ok(Hello { version: env!("CARGO_PKG_VERSION").into() })
+}
+
+/// A request that is answered by `work`, on a thread that may block.
+fn on<Q, A>(
+    edge: &Arc<Edge>,
+    work: fn(&Arc<Edge>, Q) -> Result<A, Refusal>,
+) -> impl Fn(Bytes) -> Answer + Clone + Send + Sync + use<Q, A>
+where
+    Q: DeserializeOwned + 'static,
+    A: Serialize + Send + 'static,
+{
+    let edge = Arc::clone(edge);
+    move |body| {
+        let edge = Arc::clone(&edge);
+        Box::pin(answer(move || work(&edge, read(&body)?)))
+    }
+}
+
+fn unlock(edge: &Arc<Edge>) -> impl Fn(Bytes) -> Answer + Clone + Send + Sync + use<> {
+    let edge = Arc::clone(edge);
+    move |body| {
+        let edge = Arc::clone(&edge);
+        let passphrase = Zeroizing::new(body.to_vec());
+        Box::pin(answer(move || edge.unlock(&passphrase)))
+    }
+}
+
+fn read<Q: DeserializeOwned>(body: &[u8]) -> Result<Q, Failure> {
+    let body = if body.is_empty() { b"null" } else { body };
+    serde_json::from_slice(body)
+        .map_err(|e| Failure::new(Exit::Usage, format!("the request cannot be read: {e}")))
+}
+
+async fn answer<A: Serialize + Send + 'static>(
+    work: impl FnOnce() -> Result<A, Refusal> + Send + 'static,
+) -> Response {
+    match tokio::task::spawn_blocking(work).await {
+        Ok(Ok(answer)) => json(StatusCode::OK, &answer),
+        Ok(Err(Refusal::Locked)) => {
+            let failure = Failure::new(Exit::Refused, "the keyring is sealed")
+                .hint("give `--passphrase-file FILE` or set WARP_PASSPHRASE");
+            refusal(StatusCode::LOCKED, failure)
+        }
+        Ok(Err(Refusal::Failed(failure))) => refusal(status_of(failure.exit), failure),
+        Err(_) => {
+            let failure = Failure::new(Exit::Failed, "the daemon failed in the middle of this")
+                .hint("its log says more: `warp info` shows where it is");
+            refusal(StatusCode::INTERNAL_SERVER_ERROR, failure)
+        }
+    }
+}
+
+fn status_of(exit: Exit) -> StatusCode {
+    match exit {
+        Exit::Usage => StatusCode::BAD_REQUEST,
+        Exit::NotFound => StatusCode::NOT_FOUND,
+        Exit::Busy => StatusCode::CONFLICT,
+        Exit::Refused => StatusCode::FORBIDDEN,
+        Exit::Temporary => StatusCode::SERVICE_UNAVAILABLE,
+        Exit::Full => StatusCode::INSUFFICIENT_STORAGE,
+        _ => StatusCode::INTERNAL_SERVER_ERROR,
+    }
+}
+
+fn refusal(status: StatusCode, failure: Failure) -> Response {
+    // The cause may name a portal or a path, which the log never does.
+    tracing::warn!(status = status.as_u16(), exit = failure.exit as u8, "a request failed");
+    json(status, &WireFailure::from(failure))
+}
+
+fn json<A: Serialize>(status: StatusCode, answer: &A) -> Response {
+    let bytes = serde_json::to_vec(answer).expect("text and numbers are always JSON");
+    let mut response = Response::new(Body::from(bytes));
+    *response.status_mut() = status;
+    let kind = axum::http::HeaderValue::from_static("application/json");
+    response.headers_mut().insert(CONTENT_TYPE, kind);
+    response
+}

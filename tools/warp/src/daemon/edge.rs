@@ -1,0 +1,511 @@
+//! The portals of this device that are in use, and their mounts.
+//!
+//! Neighbours: `api` above, which speaks HTTP; `flow::portals` and
+//! `fs::kernel` below. Promises: a portal is opened by one user at a time; a
+//! mount that ends, by whomever it was ended, is published and closed. Never:
+//! runs on the async threads; says a portal's name to the log.
+//! Tested by `tests/tests/portal.rs`.
+
+use super::mounted::{Mounted, standing};
+use super::wire::{
+    CreatePortal, Identity, LeavePortal, Left, MountPortal, MountRow, NamePortal, OfMount,
+    PortalRow, PortalStanding, Status, Synced, Unmount, Unmounted,
+};
+use crate::places::unmount_failure;
+use crate::report::{Exit, Failure};
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
+use tokio::sync::Notify;
+use warp_flow::home::Home;
+use warp_flow::portals::{PortalEntry, Portals};
+use warp_flow::{FlowError, Kind};
+use warp_format::Keyring;
+use warp_fs::{Mount, MountError, MountOptions};
+
+/// How long one that wants a portal waits for one that is done with it: the
+/// time that a large publish may take.
+const WAIT_FOR_PORTAL: Duration = Duration::from_secs(60);
+/// How long files may stay open after a lazy unmount at the daemon's end.
+const WAIT_FOR_LAZY: Duration = Duration::from_secs(2);
+
+/// Why a request is not fulfilled.
+#[derive(Debug)]
+pub(crate) enum Refusal {
+    /// The keyring is sealed, and nobody has unlocked it.
+    Locked,
+    Failed(Failure),
+}
+
+impl From<Failure> for Refusal {
+    fn from(failure: Failure) -> Self {
+        Self::Failed(failure)
+    }
+}
+
+impl From<FlowError> for Refusal {
+    fn from(error: FlowError) -> Self {
+        Self::Failed(of_portal(error))
+    }
+}
+
+impl From<MountError> for Refusal {
+    fn from(error: MountError) -> Self {
+        Self::Failed(error.into())
+    }
+}
+
+type Result<T> = std::result::Result<T, Refusal>;
+
+/// All that this daemon does.
+pub(crate) struct Edge {
+    home: Home,
+    state: Mutex<State>,
+    /// A portal is free again.
+    freed: Condvar,
+    /// Something happened after which the daemon may have to end.
+    pub(crate) activity: Notify,
+}
+
+#[derive(Default)]
+struct State {
+    keys: Option<Arc<Keys>>,
+    uses: Vec<Use>,
+    stays: bool,
+    ends: bool,
+    connections: usize,
+}
+
+/// What an opened keyring gives.
+struct Keys {
+    portals: Portals,
+    identity: Identity,
+}
+
+/// A portal that is in use.
+struct Use {
+    id: String,
+    what: What,
+}
+
+#[derive(Clone)]
+enum What {
+    /// For one request, or until it is mounted.
+    Short,
+    Mounted(Arc<Mounted>),
+}
+
+/// Frees a portal at the end of a request.
+struct Reserved<'a> {
+    edge: &'a Edge,
+    id: String,
+}
+
+impl Drop for Reserved<'_> {
+    fn drop(&mut self) {
+        let mut state = self.edge.state();
+        state.uses.retain(|u| u.id != self.id || matches!(u.what, What::Mounted(_)));
+        drop(state);
+        self.edge.freed.notify_all();
+        self.edge.activity.notify_one();
+    }
+}
+
+impl Edge {
+    pub(crate) fn new(home: Home, stays: bool) -> Arc<Self> {
+        let state = State { stays, ..State::default() };
+        Arc::new(Self {
+            home,
+            state: Mutex::new(state),
+            freed: Condvar::new(),
+            activity: Notify::new(),
+        })
+    }
+
+    fn state(&self) -> MutexGuard<'_, State> {
+        // Each change is made in one step, so a panic left nothing half done.
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Counts a client in; `None` once the daemon takes on nothing new.
+    pub(crate) fn arrive(self: &Arc<Self>) -> Option<Present> {
+        let mut state = self.state();
+        if state.ends {
+            return None;
+        }
+        state.connections += 1;
+        Some(Present { edge: Arc::clone(self) })
+    }
+
+    /// True while a client is connected.
+    pub(crate) fn has_clients(&self) -> bool {
+        self.state().connections > 0
+    }
+
+    /// True if nobody would miss this daemon.
+    pub(crate) fn is_idle(&self) -> bool {
+        let state = self.state();
+        !state.stays && state.uses.is_empty() && state.connections == 0
+    }
+
+    /// True once it takes on nothing new.
+    pub(crate) fn ends(&self) -> bool {
+        self.state().ends
+    }
+
+    /// Takes on nothing new.
+    pub(crate) fn stop(&self) {
+        self.state().ends = true;
+        self.activity.notify_one();
+    }
+
+    fn keys(&self) -> Result<Arc<Keys>> {
+        if let Some(keys) = &self.state().keys {
+            return Ok(Arc::clone(keys));
+        }
+        self.open_keyring(None)
+    }
+
+    fn open_keyring(&self, passphrase: Option<&[u8]>) -> Result<Arc<Keys>> {
+        let path = self.home.keyring_path();
+        let Some(bytes) = self.home.read_keyring()? else {
+            return Err(no_key(&path).into());
+        };
+        let bad = |source| corrupt_keyring(FlowError::File { path: path.clone(), source });
+        if Keyring::is_sealed(&bytes).map_err(bad)? && passphrase.is_none() {
+            return Err(Refusal::Locked);
+        }
+        let keyring = Keyring::open(&bytes, passphrase).map_err(bad)?;
+        let keys = Arc::new(Keys {
+            portals: Portals::new(&self.home, &keyring)?,
+            identity: identity(&keyring)?,
+        });
+        self.state().keys = Some(Arc::clone(&keys));
+        tracing::info!(device = %keyring.device_key().device_id(), "keyring opened");
+        Ok(keys)
+    }
+
+    /// Opens a sealed keyring.
+    pub(crate) fn unlock(&self, passphrase: &[u8]) -> Result<()> {
+        if self.state().keys.is_none() {
+            self.open_keyring(Some(passphrase))?;
+        }
+        Ok(())
+    }
+
+    /// Takes a portal for one user; waits while another is about to be done
+    /// with it. Fails with `Busy` where it is mounted.
+    fn reserve(&self, entry: &PortalEntry) -> Result<Reserved<'_>> {
+        let id = format!("{:#}", entry.id);
+        let until = Instant::now() + WAIT_FOR_PORTAL;
+        let mut state = self.state();
+        loop {
+            if state.ends {
+                return Err(Failure::new(Exit::Temporary, "the daemon is about to end")
+                    .hint("try again")
+                    .into());
+            }
+            let found = state.uses.iter().find(|u| u.id == id).map(|u| u.what.clone());
+            match found {
+                None => {
+                    state.uses.push(Use { id: id.clone(), what: What::Short });
+                    return Ok(Reserved { edge: self, id });
+                }
+                Some(What::Mounted(mounted)) if !mounted.is_over() => {
+                    return Err(mounted_already(&entry.name, &mounted).into());
+                }
+                Some(_) => {}
+            }
+            let Some(left) = until.checked_duration_since(Instant::now()) else {
+                let cause = format!("portal {}: is in use", entry.name);
+                return Err(Failure::new(Exit::Busy, cause).hint("try again later").into());
+            };
+            let waited = self.freed.wait_timeout(state, left);
+            state = waited.unwrap_or_else(PoisonError::into_inner).0;
+        }
+    }
+
+    fn mounts(&self) -> Vec<Arc<Mounted>> {
+        let of = |u: &Use| match &u.what {
+            What::Mounted(mounted) => Some(Arc::clone(mounted)),
+            What::Short => None,
+        };
+        self.state().uses.iter().filter_map(of).collect()
+    }
+
+    fn mount_at(&self, directory: &Path) -> Option<Arc<Mounted>> {
+        self.mounts().into_iter().find(|m| m.directory == directory && !m.is_over())
+    }
+
+    fn row(&self, entry: &PortalEntry) -> PortalRow {
+        let id = format!("{:#}", entry.id);
+        let is_seen = |m: &Mounted| m.id == id && !m.is_over() && !m.is_detached();
+        let mounted = self.mounts().into_iter().find(|m| is_seen(m));
+        PortalRow {
+            name: entry.name.clone(),
+            id,
+            state: entry.directory.as_path().into(),
+            mounted_on: mounted.map(|m| m.directory.as_path().into()),
+        }
+    }
+
+    /// All portals by name; none where there is no key.
+    pub(crate) fn list(self: &Arc<Self>, (): ()) -> Result<Vec<PortalRow>> {
+        if self.home.read_keyring()?.is_none() {
+            return Ok(Vec::new());
+        }
+        Ok(self.keys()?.portals.list()?.iter().map(|entry| self.row(entry)).collect())
+    }
+
+    pub(crate) fn create(self: &Arc<Self>, ask: CreatePortal) -> Result<PortalRow> {
+        let entry = self.keys()?.portals.create(&ask.name, ask.uid, ask.gid)?;
+        tracing::info!(portal = %entry.id, "portal made");
+        Ok(self.row(&entry))
+    }
+
+    /// How a portal stands: one that is not mounted is opened for the answer.
+    pub(crate) fn portal(self: &Arc<Self>, ask: NamePortal) -> Result<PortalStanding> {
+        let keys = self.keys()?;
+        let entry = keys.portals.find(&ask.name)?;
+        let id = format!("{:#}", entry.id);
+        if let Some(mounted) = self.mounts().into_iter().find(|m| m.id == id && !m.is_over()) {
+            let standing = mounted.standing();
+            return Ok(PortalStanding { portal: self.row(&entry), standing });
+        }
+        let _reserved = self.reserve(&entry)?;
+        let portal = keys.portals.open(&entry.name)?;
+        let standing = standing(&portal.status());
+        portal.close_unpublished()?;
+        Ok(PortalStanding { portal: self.row(&entry), standing })
+    }
+
+    pub(crate) fn leave(self: &Arc<Self>, ask: LeavePortal) -> Result<Left> {
+        let keys = self.keys()?;
+        let entry = keys.portals.find(&ask.name)?;
+        let _reserved = self.reserve(&entry)?;
+        let kept = keys.portals.leave(&entry.name, ask.keep_data)?;
+        tracing::info!(portal = %entry.id, kept = ask.keep_data, "portal left");
+        Ok(Left { kept: kept.as_deref().map(Into::into) })
+    }
+
+    pub(crate) fn mount(self: &Arc<Self>, ask: MountPortal) -> Result<MountRow> {
+        let keys = self.keys()?;
+        let entry = keys.portals.find(&ask.portal)?;
+        let reserved = self.reserve(&entry)?;
+        let portal = keys.portals.open(&entry.name)?;
+        let path = PathBuf::from(ask.path.clone());
+        let attempt = || -> Result<Mount> {
+            let volume = portal.volume(&path).map_err(|e| no_such_path(e, &entry.name, &path))?;
+            let source = format!("{}:{}", entry.name, path.display());
+            let mut options = MountOptions::new(ask.directory.clone().into(), &source);
+            options.allow_other = ask.allow_other;
+            options.nonempty = ask.nonempty;
+            options.read_only = ask.read_only;
+            Ok(Mount::new(volume, &options)?)
+        };
+        let mount = match attempt() {
+            Ok(mount) => mount,
+            Err(refusal) => {
+                // The reason that is told is why it was not mounted.
+                let _ = portal.close_unpublished();
+                return Err(refusal);
+            }
+        };
+        let mounted =
+            Arc::new(Mounted::new(&entry, path, mount.directory(), ask.read_only, portal));
+        let row = mounted.row();
+        for one in &mut self.state().uses {
+            if one.id == reserved.id {
+                one.what = What::Mounted(Arc::clone(&mounted));
+            }
+        }
+        drop(reserved);
+        tracing::info!(portal = %entry.id, read_only = ask.read_only, "mounted");
+        let edge = Arc::clone(self);
+        std::thread::spawn(move || {
+            mounted.serve(mount);
+            edge.forget(&mounted);
+        });
+        Ok(row)
+    }
+
+    fn forget(&self, mounted: &Arc<Mounted>) {
+        self.state().uses.retain(|u| match &u.what {
+            What::Mounted(other) => !Arc::ptr_eq(other, mounted),
+            What::Short => true,
+        });
+        self.freed.notify_all();
+        mounted.tell_the_end();
+        self.activity.notify_one();
+    }
+
+    pub(crate) fn unmount(self: &Arc<Self>, ask: Unmount) -> Result<Unmounted> {
+        let directory = PathBuf::from(ask.directory);
+        let Some(mounted) = self.mount_at(&directory) else {
+            return Ok(Unmounted { served: false, ends: false });
+        };
+        mounted.unmount(ask.lazy, ask.flush).map_err(|e| unmount_failure(&directory, &e))?;
+        mounted.wait_for_the_end(ask.lazy.then_some(WAIT_FOR_LAZY))?;
+        let mut state = self.state();
+        let ends = state.uses.is_empty() && !state.stays;
+        // With nobody else there, nothing can be asked of it any more.
+        if ends && state.connections == 1 {
+            state.ends = true;
+            self.activity.notify_one();
+        }
+        Ok(Unmounted { served: true, ends })
+    }
+
+    /// Returns when a mount has ended, and its portal is closed.
+    pub(crate) fn wait(self: &Arc<Self>, ask: OfMount) -> Result<()> {
+        // One that is unmounted and not closed yet is waited for, too.
+        let directory = PathBuf::from(ask.directory);
+        match self.mounts().into_iter().rev().find(|m| m.directory == directory) {
+            Some(mounted) => Ok(mounted.wait_for_the_end(None)?),
+            None => Ok(()),
+        }
+    }
+
+    pub(crate) fn sync(self: &Arc<Self>, ask: OfMount) -> Result<Synced> {
+        let directory = PathBuf::from(ask.directory);
+        let Some(mounted) = self.mount_at(&directory) else {
+            let cause = format!("{}: no portal is mounted there", directory.display());
+            return Err(Failure::new(Exit::NotFound, cause)
+                .hint("`warp status` lists what is mounted")
+                .into());
+        };
+        Ok(Synced { sequence: mounted.publish()? })
+    }
+
+    pub(crate) fn status(self: &Arc<Self>, (): ()) -> Result<Status> {
+        let (keys, locked) = match self.keys() {
+            Ok(keys) => (Some(keys), false),
+            Err(Refusal::Locked) => (None, true),
+            Err(Refusal::Failed(failure)) if failure.exit == Exit::NotFound => (None, false),
+            Err(other) => return Err(other),
+        };
+        let portals = match &keys {
+            Some(keys) => keys.portals.list()?,
+            None => Vec::new(),
+        };
+        // A guard in the expression below would still be there in `row`.
+        let stays = self.state().stays;
+        Ok(Status {
+            stays,
+            locked,
+            identity: keys.map(|keys| keys.identity.clone()),
+            portals: portals.iter().map(|entry| self.row(entry)).collect(),
+            mounts: self.mounts().iter().map(|mounted| mounted.row()).collect(),
+        })
+    }
+
+    /// Stays even when there is nothing to do.
+    pub(crate) fn up(self: &Arc<Self>, (): ()) -> Result<()> {
+        self.state().stays = true;
+        Ok(())
+    }
+
+    /// Unmounts everything and ends. A mount that is in use stays, and with
+    /// it the daemon.
+    pub(crate) fn down(self: &Arc<Self>, (): ()) -> Result<()> {
+        let mut in_use = None;
+        for mounted in self.mounts() {
+            match mounted.unmount(false, true) {
+                // Files that are open after a lazy unmount are not waited for.
+                Ok(()) => {
+                    mounted.wait_for_the_end(mounted.is_detached().then_some(WAIT_FOR_LAZY))?
+                }
+                Err(e) => in_use = in_use.or(Some(unmount_failure(&mounted.directory, &e))),
+            }
+        }
+        if let Some(failure) = in_use {
+            return Err(failure.into());
+        }
+        let mut state = self.state();
+        state.stays = false;
+        state.ends = true;
+        self.activity.notify_one();
+        Ok(())
+    }
+
+    /// The daemon ends: everything is unmounted, published and closed, what
+    /// is in use too.
+    pub(crate) fn close_all(&self) {
+        for mounted in self.mounts() {
+            if mounted.unmount(false, true).is_err() {
+                let _ = mounted.unmount(true, true);
+            }
+            // Its thread has said in the log what failed.
+            if mounted.wait_until_over(WAIT_FOR_LAZY).is_none() {
+                mounted.close();
+            }
+        }
+    }
+}
+
+/// A client that is connected.
+pub(crate) struct Present {
+    edge: Arc<Edge>,
+}
+
+impl Drop for Present {
+    fn drop(&mut self) {
+        self.edge.state().connections -= 1;
+        self.edge.activity.notify_one();
+    }
+}
+
+/// The public keys in a keyring.
+pub(crate) fn identity(keyring: &Keyring) -> warp_flow::Result<Identity> {
+    Ok(Identity {
+        owner: format!("{:#}", keyring.owner_id()?),
+        device: format!("{:#}", keyring.device_key().device_id()),
+    })
+}
+
+/// There is no keyring.
+pub(crate) fn no_key(path: &Path) -> Failure {
+    Failure::new(Exit::NotFound, format!("{}: no key yet", path.display()))
+        .hint("`warp key init` makes one")
+}
+
+/// What to do about a keyring that cannot be opened.
+pub(crate) fn corrupt_keyring(error: FlowError) -> Failure {
+    let damaged = error.kind() == Kind::Integrity;
+    let failure = Failure::from(error);
+    if damaged {
+        failure.hint("move the file away and bring it back with `warp key recover`")
+    } else {
+        failure
+    }
+}
+
+/// A failure about a portal: what helps an archive does not help it.
+pub(super) fn of_portal(error: FlowError) -> Failure {
+    let damaged = error.is_damage();
+    let mut failure = Failure::from(error);
+    if damaged {
+        failure.hint = Some("what is whole can still be read; copy it elsewhere".into());
+    }
+    failure
+}
+
+fn no_such_path(error: FlowError, name: &str, path: &Path) -> Failure {
+    let what = match error.kind() {
+        Kind::NotFound => "no such directory in the portal",
+        Kind::Usage => "is not a directory",
+        _ => return of_portal(error),
+    };
+    Failure::new(error.kind().into(), format!("{name}:{}: {what}", path.display()))
+        .hint(format!("`warp mount {name} DIR` shows all of it"))
+}
+
+fn mounted_already(name: &str, mounted: &Mounted) -> Failure {
+    let at = mounted.directory.display();
+    if mounted.is_detached() {
+        let cause = format!("portal {name}: files in it are still in use, since it was on {at}");
+        return Failure::new(Exit::Busy, cause).hint("close them, or `warp down` cuts them off");
+    }
+    Failure::new(Exit::Busy, format!("portal {name}: is mounted on {at} already"))
+        .hint(format!("`mount --bind {at} DIR` shows it in another place too"))
+}

@@ -1,0 +1,194 @@
+//! One mount of a portal, from the first request to the last published byte.
+
+use super::edge::of_portal;
+use super::wire::{MountRow, Standing};
+use crate::report::Failure;
+use std::io;
+use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
+use warp_flow::portal::{Portal, PortalStatus};
+use warp_flow::portals::PortalEntry;
+use warp_format::PortalId;
+use warp_fs::{Mount, unmount};
+
+/// A portal that is mounted.
+pub(crate) struct Mounted {
+    pub(crate) directory: PathBuf,
+    pub(crate) id: String,
+    short_id: PortalId,
+    name: String,
+    path: PathBuf,
+    read_only: bool,
+    portal: Arc<Portal>,
+    /// Publish when it ends.
+    flush: AtomicBool,
+    /// It was unmounted lazily.
+    detached: AtomicBool,
+    closed: AtomicBool,
+    end: Mutex<End>,
+    ended: Condvar,
+}
+
+#[derive(Default)]
+struct End {
+    /// The kernel asks nothing any more.
+    unmounted: bool,
+    failure: Option<Failure>,
+    /// The portal is closed and free.
+    over: bool,
+}
+
+impl Mounted {
+    pub(crate) fn new(
+        entry: &PortalEntry,
+        path: PathBuf,
+        directory: &Path,
+        read_only: bool,
+        portal: Arc<Portal>,
+    ) -> Self {
+        Self {
+            directory: directory.into(),
+            id: format!("{:#}", entry.id),
+            short_id: entry.id,
+            name: entry.name.clone(),
+            path,
+            read_only,
+            portal,
+            flush: AtomicBool::new(true),
+            detached: AtomicBool::new(false),
+            closed: AtomicBool::new(false),
+            end: Mutex::default(),
+            ended: Condvar::new(),
+        }
+    }
+
+    fn end(&self) -> MutexGuard<'_, End> {
+        self.end.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Answers the kernel until it is unmounted, by whomever; then publishes
+    /// and closes the portal.
+    pub(crate) fn serve(&self, mount: Mount) {
+        if let Err(e) = mount.run() {
+            tracing::warn!(portal = %self.short_id, error = %e, "the mount ended by itself");
+        }
+        tracing::info!(portal = %self.short_id, "unmounted");
+        self.end().unmounted = true;
+        self.close();
+    }
+
+    /// Publishes, unless told not to, and closes the portal; once.
+    pub(crate) fn close(&self) {
+        if self.closed.swap(true, Ordering::SeqCst) {
+            return;
+        }
+        let flush = self.flush.load(Ordering::SeqCst);
+        let closed = if flush { self.portal.close() } else { self.portal.close_unpublished() };
+        match closed {
+            Ok(()) => tracing::info!(portal = %self.short_id, published = flush, "closed"),
+            Err(e) => {
+                tracing::error!(portal = %self.short_id, error = %e, "not published; it is in the journal");
+                // It ends the portal's threads and frees its lock, at least.
+                let _ = self.portal.close_unpublished();
+                self.end().failure = Some(of_portal(e));
+            }
+        }
+    }
+
+    /// Tells all who wait for it.
+    pub(crate) fn tell_the_end(&self) {
+        self.end().over = true;
+        self.ended.notify_all();
+    }
+
+    /// True once the kernel asks nothing any more.
+    pub(crate) fn is_over(&self) -> bool {
+        self.end().unmounted
+    }
+
+    /// True if files in it are open although it is unmounted.
+    pub(crate) fn is_detached(&self) -> bool {
+        self.detached.load(Ordering::SeqCst)
+    }
+
+    /// Takes it from its directory.
+    pub(crate) fn unmount(&self, lazy: bool, flush: bool) -> io::Result<()> {
+        self.flush.store(flush, Ordering::SeqCst);
+        let done = if self.is_detached() { Ok(()) } else { unmount(&self.directory, lazy) };
+        match &done {
+            Ok(()) => self.detached.store(lazy || self.is_detached(), Ordering::SeqCst),
+            // It goes on as before.
+            Err(_) => self.flush.store(true, Ordering::SeqCst),
+        }
+        done
+    }
+
+    /// Waits until it is over: the portal published, closed and free.
+    /// `None` if it is not within this time.
+    pub(crate) fn wait_until_over(&self, limit: Duration) -> Option<Result<(), Failure>> {
+        let until = Instant::now() + limit;
+        let mut end = self.end();
+        while !end.over {
+            let left = until.checked_duration_since(Instant::now())?;
+            let waited = self.ended.wait_timeout(end, left);
+            end = waited.unwrap_or_else(PoisonError::into_inner).0;
+        }
+        Some(match &end.failure {
+            Some(failure) => Err(failure.clone()),
+            None => Ok(()),
+        })
+    }
+
+    /// The same without a limit; with one, for files that are still open
+    /// after a lazy unmount, what was written so far is published instead.
+    pub(crate) fn wait_for_the_end(&self, limit: Option<Duration>) -> Result<(), Failure> {
+        let Some(limit) = limit else {
+            loop {
+                if let Some(done) = self.wait_until_over(Duration::from_secs(3600)) {
+                    return done;
+                }
+            }
+        };
+        match self.wait_until_over(limit) {
+            Some(done) => done,
+            None if self.flush.load(Ordering::SeqCst) => Ok(self.publish().map(|_| ())?),
+            None => Ok(()),
+        }
+    }
+
+    pub(crate) fn publish(&self) -> Result<u64, Failure> {
+        let sequence = self.portal.publish().map_err(of_portal)?;
+        tracing::info!(portal = %self.short_id, sequence, "published");
+        Ok(sequence)
+    }
+
+    pub(crate) fn standing(&self) -> Standing {
+        standing(&self.portal.status())
+    }
+
+    pub(crate) fn row(&self) -> MountRow {
+        MountRow {
+            portal: self.name.clone(),
+            id: self.id.clone(),
+            path: self.path.as_path().into(),
+            directory: self.directory.as_path().into(),
+            read_only: self.read_only,
+            detached: self.is_detached(),
+            standing: self.standing(),
+        }
+    }
+}
+
+/// How far a portal is, for the wire.
+pub(crate) fn standing(status: &PortalStatus) -> Standing {
+    Standing {
+        sequence: status.sequence,
+        chunks: status.chunks,
+        stored_bytes: status.stored_bytes,
+        unpublished_bytes: status.unpublished_bytes,
+        unpublished_changes: status.unpublished_changes,
+        trouble: status.trouble.clone(),
+    }
+}

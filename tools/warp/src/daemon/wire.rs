@@ -1,0 +1,198 @@
+//! What daemon and command line say to each other, as JSON.
+
+use crate::report::{Exit, Failure};
+use serde::{Deserialize, Serialize};
+use std::ffi::OsString;
+use std::os::unix::ffi::{OsStrExt, OsStringExt};
+use std::path::{Path, PathBuf};
+
+/// A path: its text, or its bytes where they are none.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(untagged)]
+pub(crate) enum WirePath {
+    Text(String),
+    Bytes { bytes: Vec<u8> },
+}
+
+impl From<&Path> for WirePath {
+    fn from(path: &Path) -> Self {
+        match path.to_str() {
+            Some(text) => Self::Text(text.to_owned()),
+            None => Self::Bytes { bytes: path.as_os_str().as_bytes().to_vec() },
+        }
+    }
+}
+
+impl From<WirePath> for PathBuf {
+    fn from(path: WirePath) -> Self {
+        match path {
+            WirePath::Text(text) => text.into(),
+            WirePath::Bytes { bytes } => OsString::from_vec(bytes).into(),
+        }
+    }
+}
+
+/// Why a request failed, in the words that the command line prints.
+#[derive(Debug, Serialize, Deserialize)]
+pub(crate) struct WireFailure {
+    pub(crate) cause: String,
+    pub(crate) hint: Option<String>,
+    pub(crate) exit: u8,
+}
+
+impl From<Failure> for WireFailure {
+    fn from(failure: Failure) -> Self {
+        Self { cause: failure.cause, hint: failure.hint, exit: failure.exit as u8 }
+    }
+}
+
+impl From<WireFailure> for Failure {
+    fn from(failure: WireFailure) -> Self {
+        let exit = Exit::from_code(failure.exit);
+        Self { cause: failure.cause, hint: failure.hint, exit }
+    }
+}
+
+/// Whose device this is.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub(crate) struct Identity {
+    pub(crate) owner: String,
+    pub(crate) device: String,
+}
+
+/// A portal of this device.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub(crate) struct PortalRow {
+    pub(crate) name: String,
+    pub(crate) id: String,
+    pub(crate) state: WirePath,
+    pub(crate) mounted_on: Option<WirePath>,
+}
+
+/// How far a portal is.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub(crate) struct Standing {
+    pub(crate) sequence: u64,
+    pub(crate) chunks: u64,
+    pub(crate) stored_bytes: u64,
+    pub(crate) unpublished_bytes: u64,
+    pub(crate) unpublished_changes: u64,
+    pub(crate) trouble: Option<String>,
+}
+
+/// A portal, and how far it is.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub(crate) struct PortalStanding {
+    pub(crate) portal: PortalRow,
+    pub(crate) standing: Standing,
+}
+
+/// A mount.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub(crate) struct MountRow {
+    pub(crate) portal: String,
+    pub(crate) id: String,
+    pub(crate) path: WirePath,
+    pub(crate) directory: WirePath,
+    pub(crate) read_only: bool,
+    /// Unmounted lazily: files in it are still open.
+    pub(crate) detached: bool,
+    pub(crate) standing: Standing,
+}
+
+/// Everything at once.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub(crate) struct Status {
+    pub(crate) stays: bool,
+    pub(crate) locked: bool,
+    pub(crate) identity: Option<Identity>,
+    pub(crate) portals: Vec<PortalRow>,
+    pub(crate) mounts: Vec<MountRow>,
+}
+
+#[derive(Debug, Serialize, Deserialize)]
+pub(crate) struct Hello {
+    pub(crate) version: String,
+}
+
+#[derive(Debug, Serialize, Deserialize)]
+pub(crate) struct CreatePortal {
+    pub(crate) name: String,
+    pub(crate) uid: u32,
+    pub(crate) gid: u32,
+}
+
+#[derive(Debug, Serialize, Deserialize)]
+pub(crate) struct NamePortal {
+    pub(crate) name: String,
+}
+
+#[derive(Debug, Serialize, Deserialize)]
+pub(crate) struct LeavePortal {
+    pub(crate) name: String,
+    pub(crate) keep_data: bool,
+}
+
+#[derive(Debug, Serialize, Deserialize)]
+pub(crate) struct Left {
+    pub(crate) kept: Option<WirePath>,
+}
+
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub(crate) struct MountPortal {
+    pub(crate) portal: String,
+    pub(crate) path: WirePath,
+    pub(crate) directory: WirePath,
+    pub(crate) read_only: bool,
+    pub(crate) allow_other: bool,
+    pub(crate) nonempty: bool,
+}
+
+#[derive(Debug, Serialize, Deserialize)]
+pub(crate) struct Unmount {
+    pub(crate) directory: WirePath,
+    pub(crate) lazy: bool,
+    pub(crate) flush: bool,
+}
+
+#[derive(Debug, Serialize, Deserialize)]
+pub(crate) struct Unmounted {
+    /// False: this daemon has no such mount.
+    pub(crate) served: bool,
+    /// The daemon has nothing more to do and ends.
+    pub(crate) ends: bool,
+}
+
+#[derive(Debug, Serialize, Deserialize)]
+pub(crate) struct OfMount {
+    pub(crate) directory: WirePath,
+}
+
+#[derive(Debug, Serialize, Deserialize)]
+pub(crate) struct Synced {
+    pub(crate) sequence: u64,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::ffi::OsStr;
+
+    #[test]
+    fn a_path_of_any_bytes_arrives_as_it_was() {
+        for bytes in [&b"/a b/\xc3\xa4"[..], b"/\xff\xfe\n", b""] {
+            let path = Path::new(OsStr::from_bytes(bytes));
+            let text = serde_json::to_string(&WirePath::from(path)).unwrap();
+            let back: WirePath = serde_json::from_str(&text).unwrap();
+            assert_eq!(PathBuf::from(back), path);
+        }
+    }
+
+    #[test]
+    fn a_failure_arrives_as_it_was() {
+        let failure = Failure::new(Exit::Busy, "d: is in use").hint("leave it");
+        let back = Failure::from(WireFailure::from(failure));
+        assert_eq!((back.exit, back.cause.as_str()), (Exit::Busy, "d: is in use"));
+        assert_eq!(back.hint.as_deref(), Some("leave it"));
+    }
+}
