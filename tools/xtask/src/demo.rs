@@ -1,15 +1,16 @@
-//! `cargo xtask demo [DIR]`: from a fresh clone to a mounted archive of real
-//! files.
+//! `cargo xtask demo [DIR]`: from a fresh clone to a mounted portal with real
+//! files in it.
 
 use crate::workspace::Workspace;
 use anyhow::{Context, Result, bail};
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
-/// Installs what a mount needs, builds, packs a real tree, verifies it, and
-/// leaves it mounted below `dir`.
+/// Installs what a mount needs, builds, makes a portal below `dir`, mounts it,
+/// copies a real tree into it, and leaves it mounted.
 pub(crate) fn run(workspace: &Workspace, dir: Option<&str>) -> Result<()> {
     let dir = dir.map_or_else(|| std::env::temp_dir().join("warp-demo"), PathBuf::from);
+    let dir = std::path::absolute(&dir)?;
     install_fuse()?;
     step("building");
     run_checked(Command::new(crate::workspace::cargo()).args([
@@ -18,23 +19,36 @@ pub(crate) fn run(workspace: &Workspace, dir: Option<&str>) -> Result<()> {
         "--package",
         "warp",
     ]))?;
-    let warp = workspace.target_directory.join("release/warp");
-    let (archive, mountpoint) = (dir.join("demo.warp"), dir.join("mnt"));
-    // A demo that was left mounted is unmounted first.
-    let _ = Command::new(&warp).arg("umount").arg(&mountpoint).output();
+    let program = workspace.target_directory.join("release/warp");
+    let (home, mountpoint) = (dir.join("home"), dir.join("mnt"));
+    // The demo has keys and portals of its own.
+    let warp = |args: &[&str]| {
+        let mut command = Command::new(&program);
+        command.args(args).env("WARP_HOME", &home);
+        command
+    };
+    // A demo that was left mounted goes on.
+    let _ = warp(&["umount"]).arg(&mountpoint).output();
     std::fs::create_dir_all(&mountpoint).with_context(|| dir.display().to_string())?;
+    if !home.join("keyring").exists() {
+        step("making a key and a portal");
+        run_checked(warp(&["key", "init", "--phrase-file"]).arg(dir.join("phrase")))?;
+        run_checked(&mut warp(&["portal", "create", "demo"]))?;
+    }
+    step("mounting it");
+    run_checked(warp(&["mount", "demo"]).arg(&mountpoint))?;
     let tree = real_tree()?;
-    step(&format!("packing {}", tree.display()));
-    run_checked(
-        Command::new(&warp).args(["archive", "create", "--force"]).arg(&archive).arg(&tree),
-    )?;
-    step("verifying");
-    run_checked(Command::new(&warp).args(["archive", "verify"]).arg(&archive))?;
-    step("mounting");
-    run_checked(Command::new(&warp).arg("mount").arg(&archive).arg(&mountpoint))?;
-    let (warp, at) = (warp.display(), mountpoint.display());
-    println!("\nDone. Try:\n  ls {at}\n  diff -r {} {at}/{}", tree.display(), name_of(&tree));
-    println!("  {warp} archive ls -l {} | head", archive.display());
+    step(&format!("copying {} into it", tree.display()));
+    run_checked(Command::new("cp").args(["-a", "--"]).arg(&tree).arg(&mountpoint))?;
+    step("publishing");
+    run_checked(warp(&["sync"]).arg(&mountpoint))?;
+    run_checked(&mut warp(&["portal", "status", "demo"]))?;
+    let (warp, at) = (program.display(), mountpoint.display());
+    println!("\nDone. {at} is a directory like any other. Try:");
+    println!("  export WARP_HOME={}", home.display());
+    println!("  diff -r {} {at}/{} && echo the same", tree.display(), name_of(&tree));
+    println!("  cp -a {at}/{0} {at}/again && {warp} portal status demo", name_of(&tree));
+    println!("  {warp} umount {at} && {warp} mount demo {at} && ls {at}");
     println!("  {warp} umount {at}");
     Ok(())
 }
