@@ -31,7 +31,7 @@ impl Home {
         // The daemon lives in another directory than the one this is typed in.
         let absolute = |path: PathBuf| std::path::absolute(&path).unwrap_or(path);
         if let Some(home) = set("WARP_HOME").map(absolute) {
-            return Ok(Self { logs: home.join("log"), run: home.join("run"), data: home });
+            return Ok(Self::at(home));
         }
         let under = |variable: &str, default: &str| {
             set(variable).or_else(|| set("HOME").map(|home| home.join(default)))
@@ -44,6 +44,11 @@ impl Home {
         let logs = under("XDG_STATE_HOME", ".local/state").ok_or_else(no_home)?.join("warp/log");
         let run = set("XDG_RUNTIME_DIR").map_or_else(|| data.join("run"), |dir| dir.join("warp"));
         Ok(Self { data: absolute(data), logs: absolute(logs), run: absolute(run) })
+    }
+
+    /// Everything under one directory.
+    pub fn at(home: PathBuf) -> Self {
+        Self { logs: home.join("log"), run: home.join("run"), data: home }
     }
 
     /// Where keys and portals are.
@@ -146,8 +151,7 @@ mod tests {
     #[test]
     fn a_keyring_is_private_and_never_replaced() {
         let dir = tempfile::tempdir().unwrap();
-        let at = dir.path().join("h");
-        let home = Home { logs: at.join("log"), run: at.join("run"), data: at };
+        let home = Home::at(dir.path().join("h"));
         assert!(home.read_keyring().unwrap().is_none());
         let keyring = Keyring::new(random_secret().unwrap(), random_secret().unwrap()).unwrap();
         home.write_keyring(&keyring, None).unwrap();

@@ -178,7 +178,7 @@ fn large_file(
 }
 
 /// Takes `from..to` out of the extents.
-fn cut(extents: &mut Extents, from: u64, to: u64) {
+pub(crate) fn cut(extents: &mut Extents, from: u64, to: u64) {
     let mut put = Vec::new();
     let before = extents.range(..from).next_back().map(|(at, _)| *at);
     let inside: Vec<u64> = extents.range(from..to.max(from)).map(|(at, _)| *at).collect();

@@ -34,3 +34,6 @@ pub const PUBLISH_QUIET: Duration = Duration::from_secs(3);
 pub const PUBLISH_AFTER: Duration = Duration::from_secs(30);
 /// A writer that waits for room longer than this is told so.
 pub const STALL_LIMIT: Duration = Duration::from_secs(25);
+/// Bytes in memory of a file that is open and has no name any more; what is
+/// written beyond goes into the store.
+pub const ORPHAN_BYTES: usize = 16 << 20;

@@ -11,7 +11,8 @@
 
 use crate::archive::ReadKeys;
 use crate::error::{FlowError, Result};
-use crate::overlay::{Layer, Layers, Pieces};
+use crate::ingest;
+use crate::overlay::{Layer, Layers, Piece, Pieces};
 use crate::publish::{self, Publisher};
 use crate::reader::{Attributes, Opened, TreeReader};
 use std::collections::BTreeMap;
@@ -21,17 +22,20 @@ use warp_cache::disk::Disk;
 use warp_cache::journal::{self, Journal, Nonces};
 use warp_cache::store::{Class, Store};
 use warp_format::change::{Change, decode_changes, encode_changes};
+use warp_format::codec::{Level, Packer};
 use warp_format::keys::SigningKey;
 use warp_format::limits::{MAX_CHUNK_LEN, MAX_FILE_SIZE};
 use warp_format::local::{LocalKey, MAX_ENTRY_LEN};
 use warp_format::record::{Body, Dentry, Extent, Inode, Key, KeyKind, Record};
 use warp_format::{
-    ChunkRef, ContentSecret, FileId, FormatError, Head, NameHash, NamingKeys, PortalId, Sealer,
-    Secret,
+    ChunkRef, ContentSecret, FileId, FormatError, Head, NameHash, NamingKeys, PlainChunk, PortalId,
+    Sealer, Secret,
 };
 
 /// Sealed changes that wait in memory before they are handed to the disk.
 const QUEUE_LEN: usize = 4 << 20;
+/// Bytes in one chunk of what is stashed.
+const STASH_CHUNK_LEN: usize = 256 << 10;
 
 /// What a portal's state on this device is sealed and signed with.
 #[derive(Clone)]
@@ -388,14 +392,26 @@ impl Live {
         for layer in state.layers().content(file) {
             pieces.lay_over(&layer.within(from, to));
         }
-        Content { file, pieces, base: self.base_of(&state, file) }
+        Content { file, pieces, stashed: BTreeMap::new(), base: self.base_of(&state, file) }
     }
 
     /// Bytes of a file: `len` of them from `offset`, zeros where nothing was
     /// written. Its length is for the caller to know.
     pub fn read(&self, file: FileId, offset: u64, len: usize) -> Result<Vec<u8>> {
         let end = offset.saturating_add(len as u64);
-        self.content_between(file, offset, end).read(offset, len)
+        self.content_between(file, offset, end).read(self, offset, len)
+    }
+
+    /// Opens a chunk that no tree names.
+    fn open_chunk(&self, chunk: &ChunkRef) -> Result<Opened> {
+        let base = self.read_state().base.clone();
+        match base {
+            Some(base) => base.chunk(chunk),
+            None => {
+                let keys = self.secrets.read_keys();
+                TreeReader::new(Arc::clone(&self.store), keys, *chunk).chunk(chunk)
+            }
+        }
     }
 
     /// Folds every change into a new tree and a signed head, and lets go of
@@ -443,6 +459,8 @@ fn check(change: &Change) -> Result<()> {
 pub(crate) struct Content {
     pub(crate) file: FileId,
     pub(crate) pieces: Pieces,
+    /// Below `pieces`: what became too much for memory.
+    stashed: BTreeMap<u64, Extent>,
     pub(crate) base: Base,
 }
 
@@ -532,11 +550,57 @@ impl Below<'_> {
 impl Content {
     /// The part of it that a read of `from..to` needs.
     pub(crate) fn between(&self, from: u64, to: u64) -> Self {
-        Self { file: self.file, pieces: self.pieces.within(from, to), base: self.base.clone() }
+        let first = from.saturating_sub(MAX_CHUNK_LEN as u64);
+        let stashed = self.stashed.range(first..to).map(|(at, extent)| (*at, *extent)).collect();
+        let (pieces, base) = (self.pieces.within(from, to), self.base.clone());
+        Self { file: self.file, pieces, stashed, base }
     }
 
-    pub(crate) fn read(&self, offset: u64, len: usize) -> Result<Vec<u8>> {
+    /// Moves what was written from memory into the store. It lies there
+    /// without a name: nothing but this finds it.
+    pub(crate) fn stash(&mut self, live: &Live) -> Result<()> {
+        let (sealer, mut packer) = (live.secrets.sealer(), Packer::new(Level::FASTEST));
+        let mut left = Pieces::default();
+        for (at, piece) in self.pieces.iter() {
+            let Piece::Bytes(bytes) = piece else {
+                left.clear(at, at + piece.len());
+                continue;
+            };
+            ingest::cut(&mut self.stashed, at, at + piece.len());
+            for (i, part) in bytes.chunks(STASH_CHUNK_LEN).enumerate() {
+                let plain = PlainChunk::data(&live.naming, part.to_vec());
+                let sealed = sealer.seal(&packer.pack(&plain));
+                live.store.put(&sealed, Class::Own)?;
+                let chunk = sealer.reference(&sealed, plain.hash(), part.len());
+                let extent = Extent { chunk, start: 0, len: part.len() as u32 };
+                self.stashed.insert(at + (i * STASH_CHUNK_LEN) as u64, extent);
+            }
+        }
+        // What was cleared hides what was stashed before.
+        for (at, piece) in left.iter() {
+            ingest::cut(&mut self.stashed, at, at + piece.len());
+        }
+        self.pieces = left;
+        Ok(())
+    }
+
+    pub(crate) fn read(&self, live: &Live, offset: u64, len: usize) -> Result<Vec<u8>> {
         let below = Below { file: self.file, base: self.base.as_deref() };
-        below.read(&self.pieces, offset, len)
+        if self.stashed.is_empty() {
+            return below.read(&self.pieces, offset, len);
+        }
+        let mut out = below.read(&Pieces::default(), offset, len)?;
+        let end = offset + len as u64;
+        for (at, extent) in &self.stashed {
+            let (from, to) = ((*at).max(offset), (at + u64::from(extent.len)).min(end));
+            if from < to {
+                let chunk = live.open_chunk(&extent.chunk)?;
+                let start = extent.start as usize + (from - at) as usize;
+                let source = &chunk[start..start + (to - from) as usize];
+                out[(from - offset) as usize..][..source.len()].copy_from_slice(source);
+            }
+        }
+        self.pieces.copy_to(offset, &mut out);
+        Ok(out)
     }
 }

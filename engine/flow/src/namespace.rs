@@ -8,6 +8,7 @@
 
 use crate::acl::{self, Acl};
 use crate::error::{Refusal, Result};
+use crate::limits::ORPHAN_BYTES;
 use crate::live::{Content, Live};
 use crate::reader::Attributes;
 use crate::volume::{NewInode, RenameMode, SetAttr, When, XattrMode};
@@ -383,6 +384,9 @@ impl Namespace {
     fn change(&self, file: FileId, changes: Vec<Change>) -> Result<()> {
         if let Some(orphan) = self.orphans().get_mut(&file) {
             changes.into_iter().for_each(|change| orphan.apply(change));
+            if orphan.content.pieces.bytes() > ORPHAN_BYTES {
+                orphan.content.stash(&self.live)?;
+            }
             return Ok(());
         }
         self.live.apply(changes)
@@ -425,7 +429,7 @@ impl Namespace {
         let end = inode.size.min(wanted.end);
         let len = end.saturating_sub(offset) as usize;
         match content {
-            Some(content) => content.read(offset, len),
+            Some(content) => content.read(&self.live, offset, len),
             None => self.live.read(file, offset, len),
         }
     }

@@ -128,6 +128,15 @@ impl Pieces {
         Self(parts.collect())
     }
 
+    /// Bytes in memory.
+    pub(crate) fn bytes(&self) -> usize {
+        let held = self.0.values().map(|piece| match piece {
+            Piece::Bytes(bytes) => bytes.len(),
+            Piece::Hole(_) => 0,
+        });
+        held.sum()
+    }
+
     pub(crate) fn iter(&self) -> impl Iterator<Item = (u64, &Piece)> {
         self.0.iter().map(|(at, piece)| (*at, piece))
     }

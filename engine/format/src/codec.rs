@@ -55,6 +55,8 @@ pub struct Level(u8);
 impl Level {
     /// zstd 3.
     pub const DEFAULT: Self = Self(3);
+    /// LZ4.
+    pub const FASTEST: Self = Self(0);
 
     /// `None` above 19.
     pub fn new(level: u8) -> Option<Self> {
