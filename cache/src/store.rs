@@ -232,7 +232,8 @@ impl Store {
         let full: Vec<(PackName, PackIndex)> = {
             let state = self.state();
             let full = |pack: &Pack| !pack.closed && !pack.dirty && pack.end >= self.pack_len;
-            let index = |pack: &Pack| PackIndex { pack_len: pack.end, entries: pack.entries.clone() };
+            let index =
+                |pack: &Pack| PackIndex { pack_len: pack.end, entries: pack.entries.clone() };
             let packs = state.packs.iter().filter(|(_, pack)| full(pack));
             packs.map(|(name, pack)| (*name, index(pack))).collect()
         };

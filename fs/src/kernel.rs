@@ -147,11 +147,8 @@ fn check(options: &MountOptions) -> Result<PathBuf, MountError> {
     let path = &options.directory;
     let failed = |source| MountError::Failed { path: path.clone(), source };
     // A process that was killed leaves a mount that answers nothing.
-    if let Err(e) = fs::metadata(path)
-        && e.kind() == io::ErrorKind::NotConnected
-        && is_ours(path)
-    {
-        unmount(path, true).map_err(failed)?;
+    if is_ours(path) && is_dead(path) {
+        unmount(&absolute(path), true).map_err(failed)?;
     }
     let meta = match fs::metadata(path) {
         Ok(meta) => meta,
@@ -229,6 +226,13 @@ impl Mounted {
 fn is_ours(path: &Path) -> bool {
     let absolute = absolute(path);
     mounts().iter().any(|m| m.directory == absolute && m.is_ours())
+}
+
+/// True for a mount that no process serves. Attributes would not tell: the
+/// kernel may still have them.
+pub fn is_dead(directory: &Path) -> bool {
+    use rustix::io::Errno;
+    matches!(rustix::fs::statvfs(directory), Err(Errno::NOTCONN | Errno::CONNABORTED))
 }
 
 /// The path from the root, made without touching the last component, which

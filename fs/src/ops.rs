@@ -78,13 +78,7 @@ fn done(result: Result<()>, reply: ReplyEmpty) {
 /// What a caller asks a new inode to be.
 fn new_inode(req: &Request, mode: u32, umask: u32, body: Body) -> NewInode {
     let bits = |mode: u32| (mode & 0o7777) as u16;
-    NewInode {
-        permissions: bits(mode),
-        umask: bits(umask),
-        uid: req.uid(),
-        gid: req.gid(),
-        body,
-    }
+    NewInode { permissions: bits(mode), umask: bits(umask), uid: req.uid(), gid: req.gid(), body }
 }
 
 fn when(time: TimeOrNow) -> When {
@@ -193,10 +187,11 @@ impl<V: Volume> Filesystem for Shell<V> {
         offset: u64,
         mut reply: ReplyDirectory,
     ) {
-        let result = self.listings.list(&self.volume, ino.0, fh, offset, false, &mut |next, entry| {
-            let name = OsStr::from_bytes(&entry.name);
-            reply.add(INodeNo(entry.ino), next, kind(entry.file_type), name)
-        });
+        let result =
+            self.listings.list(&self.volume, ino.0, fh, offset, false, &mut |next, entry| {
+                let name = OsStr::from_bytes(&entry.name);
+                reply.add(INodeNo(entry.ino), next, kind(entry.file_type), name)
+            });
         match result {
             Ok(()) => reply.ok(),
             Err(e) => reply.error(errno(&e)),
@@ -211,16 +206,18 @@ impl<V: Volume> Filesystem for Shell<V> {
         offset: u64,
         mut reply: ReplyDirectoryPlus,
     ) {
-        let result = self.listings.list(&self.volume, ino.0, fh, offset, true, &mut |next, entry| {
-            let Some(found) = &entry.attr else { return false };
-            let attr = attr(found, self.owners);
-            let name = OsStr::from_bytes(&entry.name);
-            let full = reply.add(INodeNo(found.ino), next, name, &FOREVER, &attr, Generation(0));
-            if !full && !matches!(entry.name.as_slice(), b"." | b"..") {
-                self.volume.retain(entry);
-            }
-            full
-        });
+        let result =
+            self.listings.list(&self.volume, ino.0, fh, offset, true, &mut |next, entry| {
+                let Some(found) = &entry.attr else { return false };
+                let attr = attr(found, self.owners);
+                let name = OsStr::from_bytes(&entry.name);
+                let full =
+                    reply.add(INodeNo(found.ino), next, name, &FOREVER, &attr, Generation(0));
+                if !full && !matches!(entry.name.as_slice(), b"." | b"..") {
+                    self.volume.retain(entry);
+                }
+                full
+            });
         match result {
             Ok(()) => reply.ok(),
             Err(e) => reply.error(errno(&e)),

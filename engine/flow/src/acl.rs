@@ -126,7 +126,10 @@ mod tests {
     use super::*;
 
     fn list(entries: &[(u16, u16, u32)]) -> Acl {
-        Acl(entries.iter().map(|(tag, permissions, id)| Entry { tag: *tag, permissions: *permissions, id: *id }).collect())
+        Acl(entries
+            .iter()
+            .map(|(tag, permissions, id)| Entry { tag: *tag, permissions: *permissions, id: *id })
+            .collect())
     }
 
     fn full() -> Acl {

@@ -102,7 +102,7 @@ pub enum FlowError {
     #[error("nothing more can be written: {why}")]
     Stalled {
         /// What keeps it from being published.
-        why: Arc<FlowError>,
+        why: Arc<Self>,
     },
     /// The user stopped it.
     #[error("interrupted")]

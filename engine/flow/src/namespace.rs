@@ -44,6 +44,9 @@ struct Orphan {
     xattrs: Vec<Xattr>,
 }
 
+/// What taking a name away changes, and the inode that is left without one.
+type Released = (Vec<Change>, Option<(FileId, Orphan)>);
+
 /// Now, as the host has it.
 fn now() -> Time {
     match SystemTime::now().duration_since(UNIX_EPOCH) {
@@ -96,7 +99,8 @@ impl Namespace {
     /// The stamp of a change made now: later than all before it.
     fn stamp(&self) -> Stamp {
         let now = now();
-        let millis = now.secs.unsigned_abs().saturating_mul(1000) + u64::from(now.nanos / 1_000_000);
+        let millis =
+            now.secs.unsigned_abs().saturating_mul(1000) + u64::from(now.nanos / 1_000_000);
         let wall = millis << 16;
         let next = |last: u64| Some(wall.max(last + 1));
         let last = self.clock.fetch_update(Ordering::Relaxed, Ordering::Relaxed, next);
@@ -267,14 +271,9 @@ impl Namespace {
 
     /// The changes that take a name from what it leads to; with the last one,
     /// the inode goes, and lives on for who has it open.
-    fn release(
-        &self,
-        parent: FileId,
-        dentry: &Dentry,
-    ) -> Result<(Vec<Change>, Option<(FileId, Orphan)>)> {
+    fn release(&self, parent: FileId, dentry: &Dentry) -> Result<Released> {
         let file = dentry.file;
-        if dentry.file_type == FileType::Directory
-            && !self.live.entries(file, None, 1)?.is_empty()
+        if dentry.file_type == FileType::Directory && !self.live.entries(file, None, 1)?.is_empty()
         {
             return Err(Refusal::NotEmpty.into());
         }

@@ -6,7 +6,7 @@
 //! what the kernel has forgotten. Tested by the unit tests below.
 
 use std::collections::HashMap;
-use std::sync::{RwLock, RwLockReadGuard, RwLockWriteGuard, PoisonError};
+use std::sync::{PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
 use warp_format::FileId;
 
 /// The root's number.

@@ -216,7 +216,8 @@ impl Portals {
 fn lock(path: &Path, what: &str, wait: bool) -> Result<File> {
     let io = |e: io::Error| FlowError::io(path, e);
     let mut options = OpenOptions::new();
-    let file = options.write(true).create(true).truncate(false).mode(0o600).open(path).map_err(io)?;
+    let file =
+        options.write(true).create(true).truncate(false).mode(0o600).open(path).map_err(io)?;
     let how =
         if wait { FlockOperation::LockExclusive } else { FlockOperation::NonBlockingLockExclusive };
     match flock(&file, how) {
@@ -234,7 +235,9 @@ fn check_name(name: &str) -> Result<()> {
         return bad("a name has 1 to 64 bytes");
     }
     if !name.chars().all(allowed) || name.starts_with(['.', '-']) {
-        return bad("a name has letters, digits, `.`, `_` and `-`, and starts with neither `.` nor `-`");
+        return bad(
+            "a name has letters, digits, `.`, `_` and `-`, and starts with neither `.` nor `-`",
+        );
     }
     if name.ends_with(".warp") {
         return bad("a name that ends in `.warp` would be taken for an archive");

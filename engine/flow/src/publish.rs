@@ -292,7 +292,8 @@ fn fold(
     }
     for (i, (first_key, child)) in leaves.iter().enumerate() {
         let next = leaves.get(i + 1).map(|(key, _)| key.as_slice());
-        let changed = edits.peek().is_some_and(|(key, _)| next.is_none_or(|next| key.as_slice() < next));
+        let changed =
+            edits.peek().is_some_and(|(key, _)| next.is_none_or(|next| key.as_slice() < next));
         let touched = changed || loses_some(layer, first_key, next);
         // The one leaf of an empty tree has no first key, and is made anew.
         if !touched && tree.at_boundary() && !first_key.is_empty() {

@@ -1,6 +1,6 @@
-//! Properties of what a device keeps for itself: keyring, packs, journal and
-//! the changes in it. What goes in comes out, one value has one encoding, and
-//! foreign bytes never panic.
+//! Properties of what a device keeps for itself: keyring, portal records,
+//! packs, the journal and the changes in it, the dedup log. What goes in comes
+//! out, one value has one encoding, and foreign bytes never panic.
 
 #[expect(dead_code, reason = "shared with prop_format.rs, which uses all of it")]
 mod arb;
@@ -10,12 +10,16 @@ use proptest::collection::vec;
 use proptest::prelude::*;
 use proptest::sample::{Index, select};
 use warp_format::change::{Change, decode_changes, encode_changes};
+use warp_format::dedup::{Part, Parts, decode_parts, encode_parts};
 use warp_format::keys::ArgonCost;
 use warp_format::local::{
     Entry, EntryHead, JOURNAL_HEADER_LEN, JournalHeader, LocalKey, MAX_ENTRY_LEN,
 };
 use warp_format::pack::{Class, PACK_HEADER_LEN, PackHeader, PackIndex, Place};
-use warp_format::{ChunkId, FormatError, Keyring, KeyringRandom, Secret};
+use warp_format::portal::{MAX_PORTAL_NAME_LEN, PortalRecord};
+use warp_format::{
+    ChunkId, ChunkRef, ContentHash, FormatError, Keyring, KeyringRandom, PortalId, Secret,
+};
 
 /// Bytes with the checksum that the end of an index and a keyring carries.
 fn checked(body: &[u8]) -> Vec<u8> {
@@ -146,6 +150,171 @@ proptest! {
         bytes[at.index(JOURNAL_HEADER_LEN)] ^= flip;
         prop_assert!(JournalHeader::decode(&bytes).is_err());
     }
+}
+
+// ---- dedup log ------------------------------------------------------------
+
+/// A part within a chunk of this length.
+fn arb_part(chunk: u32) -> impl Strategy<Value = Part> {
+    (any::<[u8; 32]>(), 0..=chunk, 0..=chunk).prop_map(|(hash, a, b)| Part {
+        hash: ContentHash(hash),
+        start: a.min(b),
+        len: a.abs_diff(b),
+    })
+}
+
+fn arb_parts() -> impl Strategy<Value = Parts> {
+    arb_chunk_ref().prop_flat_map(|chunk| {
+        vec(arb_part(chunk.len), 0..5).prop_map(move |parts| Parts { chunk, parts })
+    })
+}
+
+/// What decodes encodes to the same bytes.
+fn check_parts(bytes: &[u8]) -> Result<(), TestCaseError> {
+    if let Ok(list) = decode_parts(bytes) {
+        prop_assert_eq!(encode_parts(&list), bytes);
+    }
+    Ok(())
+}
+
+proptest! {
+    #![proptest_config(cases(256))]
+
+    #[test]
+    fn parts_come_back_and_a_cut_falls_between_two_chunks_or_is_noticed(
+        list in vec(arb_parts(), 0..6),
+        cut: Index,
+        extra in vec(any::<u8>(), 1..66),
+    ) {
+        let bytes = encode_parts(&list);
+        prop_assert_eq!(decode_parts(&bytes), Ok(list.clone()));
+        // Nothing is as short as a chunk's reference.
+        prop_assert!(decode_parts(&[&bytes[..], &extra].concat()).is_err());
+        let cut = cut.index(bytes.len() + 1);
+        let whole = (0..=list.len()).find(|n| encode_parts(&list[..*n]).len() == cut);
+        let want = whole.map(|n| list[..n].to_vec());
+        prop_assert_eq!(decode_parts(&bytes[..cut]).ok(), want);
+    }
+
+    #[test]
+    fn parts_that_decode_have_one_encoding(
+        list in vec(arb_parts(), 0..4),
+        acts in arb_damage(),
+        chunk in arb_chunk_ref(),
+        foreign in vec(any::<u8>(), 0..200),
+    ) {
+        let mut damaged = encode_parts(&list);
+        damage(&mut damaged, &acts);
+        check_parts(&damaged)?;
+        check_parts(&foreign)?;
+        // Once more behind a chunk, so that its parts are read.
+        let empty = encode_parts(&[Parts { chunk, parts: Vec::new() }]);
+        check_parts(&[&empty[..empty.len() - 1], &foreign].concat())?;
+    }
+}
+
+#[test]
+fn a_part_that_leaves_its_chunk_and_a_count_over_what_follows_are_refused() {
+    let at = "dedup entry";
+    let (id, hash) = (ChunkId([1; 32]), ContentHash([2; 32]));
+    let chunk = ChunkRef { id, hash, len: 100, epoch: 0 };
+    let empty = encode_parts(&[Parts { chunk, parts: Vec::new() }]);
+    let head = &empty[..empty.len() - 1];
+    let part = |start: &[u8], len: &[u8]| [head, &[1], &[3; 32], start, len].concat();
+    assert!(decode_parts(&part(&[60], &[40])).is_ok());
+    assert_eq!(decode_parts(&part(&[60], &[41])), Err(FormatError::Invalid { at }));
+    assert_eq!(decode_parts(&part(&[101], &[0])), Err(FormatError::Invalid { at }));
+    // Their sum is more than 32 bits hold.
+    let most = [0xff, 0xff, 0xff, 0xff, 0x0f];
+    assert_eq!(decode_parts(&part(&most, &most)), Err(FormatError::Invalid { at }));
+    let two = [head, &[2], &[3; 32], &[0, 1]].concat();
+    assert_eq!(decode_parts(&two), Err(FormatError::Truncated { at }));
+    let huge = [head, &[0xff; 9], &[1]].concat();
+    assert_eq!(decode_parts(&huge), Err(FormatError::Truncated { at }));
+}
+
+// ---- portal record --------------------------------------------------------
+
+/// A name within the limit, whatever its letters.
+fn arb_portal_name() -> impl Strategy<Value = String> {
+    vec(any::<char>(), 0..MAX_PORTAL_NAME_LEN).prop_map(|letters| {
+        let mut name: String = letters.into_iter().collect();
+        while name.len() > MAX_PORTAL_NAME_LEN {
+            name.pop();
+        }
+        name
+    })
+}
+
+proptest! {
+    #![proptest_config(cases(256))]
+
+    #[test]
+    fn a_portal_record_comes_back_and_no_damaged_one_opens(
+        secrets in any::<([u8; 32], [u8; 32], [u8; 32])>(),
+        name in arb_portal_name(),
+        keys in any::<([u8; 32], [u8; 32])>(),
+        nonce in any::<[u8; 24]>(),
+        acts in arb_damage(),
+        cut: Index,
+        behind in vec(any::<u8>(), 1..20),
+    ) {
+        let (id, root, local) = secrets;
+        let (key, other) = (Secret::new(keys.0), Secret::new(keys.1));
+        let (id, root, local) = (PortalId(id), Secret::new(root), Secret::new(local));
+        let record = PortalRecord { id, name, root, local };
+        let bytes = record.seal(&key, nonce).unwrap();
+        let again = PortalRecord::open(&bytes, &key).unwrap();
+        prop_assert_eq!((again.id, &again.name), (record.id, &record.name));
+        prop_assert_eq!(again.root.expose(), record.root.expose());
+        prop_assert_eq!(again.local.expose(), record.local.expose());
+        prop_assert_eq!(again.seal(&key, nonce).unwrap(), bytes.clone());
+        prop_assert_eq!(PortalRecord::open(&bytes, &other).is_ok(), keys.0 == keys.1);
+        prop_assert!(PortalRecord::open(&bytes[..cut.index(bytes.len())], &key).is_err());
+        prop_assert!(PortalRecord::open(&[&bytes[..], &behind].concat(), &key).is_err());
+        let mut damaged = bytes.clone();
+        damage(&mut damaged, &acts);
+        prop_assert_eq!(PortalRecord::open(&damaged, &key).is_ok(), damaged == bytes);
+    }
+
+    #[test]
+    fn foreign_bytes_are_no_portal_record(
+        foreign in vec(any::<u8>(), 0..300),
+        key in any::<[u8; 32]>(),
+    ) {
+        let key = Secret::new(key);
+        prop_assert!(PortalRecord::open(&foreign, &key).is_err());
+        let framed = [b"\x93WARPptl\0\0\0\0", &foreign[..]].concat();
+        let at = "portal record";
+        // A nonce and a tag have forty bytes.
+        let want = if foreign.len() < 40 {
+            FormatError::Truncated { at }
+        } else {
+            FormatError::Checksum { at }
+        };
+        prop_assert_eq!(PortalRecord::open(&framed, &key).err(), Some(want));
+    }
+}
+
+#[test]
+fn a_newer_portal_record_and_a_longer_name_are_told_apart_from_damage() {
+    let (key, nonce) = (Secret::new([9; 32]), [4; 24]);
+    let record = |len| PortalRecord {
+        id: PortalId([1; 32]),
+        name: "x".repeat(len),
+        root: Secret::new([2; 32]),
+        local: Secret::new([3; 32]),
+    };
+    let at = "portal record";
+    let mut bytes = record(MAX_PORTAL_NAME_LEN).seal(&key, nonce).unwrap();
+    assert!(PortalRecord::open(&bytes, &key).is_ok());
+    bytes[8] = 1;
+    let newer = FormatError::Newer { at, version: 1, known: 0 };
+    assert_eq!(PortalRecord::open(&bytes, &key).err(), Some(newer));
+    let (value, limit) = (MAX_PORTAL_NAME_LEN as u64 + 1, MAX_PORTAL_NAME_LEN as u64);
+    let long = record(MAX_PORTAL_NAME_LEN + 1).seal(&key, nonce).unwrap();
+    let refused = FormatError::Limit { at, value, limit };
+    assert_eq!(PortalRecord::open(&long, &key).err(), Some(refused));
 }
 
 // ---- packs ----------------------------------------------------------------

@@ -249,7 +249,8 @@ fn start(home: &Home) -> Result<()> {
 
 /// What a process of this program said when it failed, as a failure.
 fn failure_of(said: &str, code: u8) -> Failure {
-    let mut failure = Failure::new(Exit::from_code(code), "the daemon did not start");
+    let mut failure = Failure::new(Exit::from_code(code), "the daemon did not start")
+        .hint("`warp doctor` checks what it needs");
     for line in said.lines() {
         if let Some(cause) = line.strip_prefix("error: ") {
             failure.cause = format!("the daemon did not start: {cause}");

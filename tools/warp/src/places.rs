@@ -61,11 +61,6 @@ pub(crate) fn is_archive_mount(mount: &Mounted) -> bool {
     mount.source.starts_with('/')
 }
 
-/// True for a mount that no process serves.
-pub(crate) fn is_dead(directory: &Path) -> bool {
-    std::fs::metadata(directory).is_err_and(|e| e.kind() == io::ErrorKind::NotConnected)
-}
-
 /// Why a directory could not be unmounted.
 pub(crate) fn unmount_failure(directory: &Path, error: &io::Error) -> Failure {
     let path = directory.display();

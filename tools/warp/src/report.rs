@@ -121,7 +121,8 @@ impl From<FlowError> for Failure {
             FlowError::InUse { .. } => Some("`warp status` says what runs; try again later"),
             FlowError::Io { .. } => match error.kind() {
                 Kind::Full => Some("make room, or write to another disk"),
-                _ => None,
+                Kind::NotFound => Some("check how the path is written"),
+                _ => Some("check whose it is and who may use it: `ls -ld` shows that"),
             },
             _ => None,
         };

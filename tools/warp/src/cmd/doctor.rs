@@ -3,13 +3,13 @@
 use super::mount::{ALLOW_OTHER_FIX, CLOSED_DEVICE_FIX, NO_DEVICE_FIX};
 use crate::client::Daemon;
 use crate::daemon::lock::RunDir;
-use crate::places::{is_archive_mount, is_dead};
+use crate::places::is_archive_mount;
 use crate::report::{Exit, Result, Ui};
 use serde_json::json;
 use std::os::unix::fs::PermissionsExt;
 use warp_flow::home::Home;
 use warp_format::Keyring;
-use warp_fs::kernel::{MountError, check_device, mounts};
+use warp_fs::kernel::{MountError, check_device, is_dead, mounts};
 
 enum Verdict {
     Fine,

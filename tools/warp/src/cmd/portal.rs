@@ -103,25 +103,26 @@ fn known(home: &Home, name: &str) -> Result<Daemon> {
 fn leave(args: &PortalLeave, ui: &Ui) -> Result<Exit> {
     let home = Home::from_environment()?;
     let mut daemon = known(&home, &args.name)?;
-    // What cannot be done is told before anything is asked.
-    let ask = NamePortal { name: args.name.clone() };
-    let found: PortalStanding =
-        daemon.ask_unlocked(&args.passphrase, Method::POST, "/v1/portals/status", &ask)?;
-    if let Some(on) = found.portal.mounted_on.map(PathBuf::from) {
+    // What cannot be done is told before anything is asked. Of a portal that
+    // is not there, the daemon says so; one that is damaged can be left, too.
+    let all: Vec<PortalRow> =
+        daemon.ask_unlocked(&args.passphrase, Method::GET, "/v1/portals", &())?;
+    let found = all.into_iter().find(|row| row.name == args.name);
+    if let Some(on) = found.as_ref().and_then(|row| row.mounted_on.clone()).map(PathBuf::from) {
         let cause = format!("portal {}: is mounted on {}", args.name, on.display());
         return Err(Failure::new(Exit::Busy, cause).hint(format!("warp umount {}", on.display())));
     }
-    if !args.yes {
-        confirm(args, &found.standing, ui)?;
+    if !args.yes && found.is_some() {
+        confirm(args, ui)?;
     }
     let ask = LeavePortal { name: args.name.clone(), keep_data: args.keep_data };
     let left: Left = daemon.ask_unlocked(&args.passphrase, Method::DELETE, "/v1/portals", &ask)?;
     let name = &args.name;
-    let was = PathBuf::from(found.portal.state);
+    let was = PathBuf::from(left.was);
     let kept = left.kept.map(PathBuf::from);
     if ui.json {
         let kept = kept.as_ref().map(|path| path.to_string_lossy());
-        ui.print(&json!({ "name": name, "id": found.portal.id, "kept": kept }).to_string())?;
+        ui.print(&json!({ "name": name, "id": left.id, "kept": kept }).to_string())?;
     }
     match kept {
         Some(kept) => {
@@ -134,19 +135,21 @@ fn leave(args: &PortalLeave, ui: &Ui) -> Result<Exit> {
     Ok(Exit::Ok)
 }
 
-fn confirm(args: &PortalLeave, standing: &Standing, ui: &Ui) -> Result<()> {
+fn confirm(args: &PortalLeave, ui: &Ui) -> Result<()> {
     let name = &args.name;
     if !std::io::stdin().is_terminal() {
-        let cause = format!("portal {name}: nobody is there to be asked whether to leave it");
-        return Err(Failure::new(Exit::Usage, cause).hint("`--yes` leaves without asking"));
+        let cause = format!("portal {name}: no terminal to ask whether to leave it");
+        let hint = if args.keep_data {
+            "`--yes` leaves without asking"
+        } else {
+            "`--yes` deletes this only copy, which cannot be undone; `--keep-data` keeps it"
+        };
+        return Err(Failure::new(Exit::Usage, cause).hint(hint));
     }
     if args.keep_data {
         ui.note(&format!("Portal {name} leaves this device; its sealed data is moved aside."));
     } else {
-        ui.note(&format!(
-            "This device holds the only copy of portal {name} ({}).",
-            show::size(standing.stored_bytes)
-        ));
+        ui.note(&format!("This device holds the only copy of portal {name}."));
         ui.note("To leave it deletes it, and cannot be undone; `--keep-data` keeps its data.");
     }
     let _ = write!(std::io::stderr(), "Leave {name}? [y/N] ");

@@ -76,7 +76,6 @@ fn known(home: &Home) -> Result<Known> {
                 .map(|entry| PortalRow {
                     id: format!("{:#}", entry.id),
                     name: entry.name,
-                    state: entry.directory.as_path().into(),
                     mounted_on: None,
                 })
                 .collect();

@@ -3,7 +3,7 @@
 use crate::args::Umount;
 use crate::client::Daemon;
 use crate::daemon::wire::{Unmount, Unmounted};
-use crate::places::{is_archive_mount, is_dead, unmount_failure};
+use crate::places::{is_archive_mount, unmount_failure};
 use crate::report::{Exit, Failure, Result, Ui};
 use hyper::Method;
 use std::os::unix::ffi::OsStrExt;
@@ -11,7 +11,7 @@ use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 use warp_flow::home::Home;
 use warp_fs::Mounted;
-use warp_fs::kernel::{absolute, mounts, unmount};
+use warp_fs::kernel::{absolute, is_dead, mounts, unmount};
 
 /// How long the process behind a mount may take to end.
 const END_WITHIN: Duration = Duration::from_secs(5);

@@ -141,3 +141,23 @@ fn json<A: Serialize>(status: StatusCode, answer: &A) -> Response {
     response.headers_mut().insert(CONTENT_TYPE, kind);
     response
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::daemon::wire::NamePortal;
+
+    #[test]
+    fn a_body_that_is_empty_asks_nothing_and_one_that_is_wrong_says_so() {
+        assert!(read::<()>(b"").is_ok());
+        assert_eq!(read::<NamePortal>(br#"{"name":"a"}"#).unwrap().name, "a");
+        assert_eq!(read::<NamePortal>(b"").unwrap_err().exit, Exit::Usage);
+        assert_eq!(read::<NamePortal>(b"{").unwrap_err().exit, Exit::Usage);
+    }
+
+    #[test]
+    fn locked_is_a_status_of_its_own() {
+        let exits = [Exit::Failed, Exit::Usage, Exit::NotFound, Exit::Refused, Exit::Busy];
+        assert!(exits.into_iter().all(|exit| status_of(exit) != StatusCode::LOCKED));
+    }
+}

@@ -6,13 +6,14 @@
 //! runs on the async threads; says a portal's name to the log.
 //! Tested by `tests/tests/portal.rs`.
 
-use super::mounted::{Mounted, standing};
+use super::mounted::{Mounted, WAIT_FOR_LAZY, standing};
 use super::wire::{
     CreatePortal, Identity, LeavePortal, Left, MountPortal, MountRow, NamePortal, OfMount,
     PortalRow, PortalStanding, Status, Synced, Unmount, Unmounted,
 };
 use crate::places::unmount_failure;
 use crate::report::{Exit, Failure};
+use std::panic::AssertUnwindSafe;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
@@ -26,8 +27,8 @@ use warp_fs::{Mount, MountError, MountOptions};
 /// How long one that wants a portal waits for one that is done with it: the
 /// time that a large publish may take.
 const WAIT_FOR_PORTAL: Duration = Duration::from_secs(60);
-/// How long files may stay open after a lazy unmount at the daemon's end.
-const WAIT_FOR_LAZY: Duration = Duration::from_secs(2);
+/// How often it is looked whether a portal is free, beside being told.
+const LOOK_AGAIN: Duration = Duration::from_millis(500);
 
 /// Why a request is not fulfilled.
 #[derive(Debug)]
@@ -197,7 +198,7 @@ impl Edge {
     /// with it. Fails with `Busy` where it is mounted.
     fn reserve(&self, entry: &PortalEntry) -> Result<Reserved<'_>> {
         let id = format!("{:#}", entry.id);
-        let until = Instant::now() + WAIT_FOR_PORTAL;
+        let started = Instant::now();
         let mut state = self.state();
         loop {
             if state.ends {
@@ -212,15 +213,20 @@ impl Edge {
                     return Ok(Reserved { edge: self, id });
                 }
                 Some(What::Mounted(mounted)) if !mounted.is_over() => {
-                    return Err(mounted_already(&entry.name, &mounted).into());
+                    // Somebody else's unmount is seen in the mount table
+                    // before the thread that serves it hears of it.
+                    let detached = mounted.is_detached();
+                    if !detached || started.elapsed() > WAIT_FOR_LAZY {
+                        return Err(mounted_already(&entry.name, &mounted, detached).into());
+                    }
+                }
+                Some(_) if started.elapsed() > WAIT_FOR_PORTAL => {
+                    let cause = format!("portal {}: is in use", entry.name);
+                    return Err(Failure::new(Exit::Busy, cause).hint("try again later").into());
                 }
                 Some(_) => {}
             }
-            let Some(left) = until.checked_duration_since(Instant::now()) else {
-                let cause = format!("portal {}: is in use", entry.name);
-                return Err(Failure::new(Exit::Busy, cause).hint("try again later").into());
-            };
-            let waited = self.freed.wait_timeout(state, left);
+            let waited = self.freed.wait_timeout(state, LOOK_AGAIN);
             state = waited.unwrap_or_else(PoisonError::into_inner).0;
         }
     }
@@ -244,7 +250,6 @@ impl Edge {
         PortalRow {
             name: entry.name.clone(),
             id,
-            state: entry.directory.as_path().into(),
             mounted_on: mounted.map(|m| m.directory.as_path().into()),
         }
     }
@@ -285,7 +290,11 @@ impl Edge {
         let _reserved = self.reserve(&entry)?;
         let kept = keys.portals.leave(&entry.name, ask.keep_data)?;
         tracing::info!(portal = %entry.id, kept = ask.keep_data, "portal left");
-        Ok(Left { kept: kept.as_deref().map(Into::into) })
+        Ok(Left {
+            id: format!("{:#}", entry.id),
+            was: entry.directory.as_path().into(),
+            kept: kept.as_deref().map(Into::into),
+        })
     }
 
     pub(crate) fn mount(self: &Arc<Self>, ask: MountPortal) -> Result<MountRow> {
@@ -323,7 +332,12 @@ impl Edge {
         tracing::info!(portal = %entry.id, read_only = ask.read_only, "mounted");
         let edge = Arc::clone(self);
         std::thread::spawn(move || {
-            mounted.serve(mount);
+            // Who waits for the end must not wait for ever; the panic itself
+            // is in the log.
+            let served = AssertUnwindSafe(|| mounted.serve(mount));
+            if std::panic::catch_unwind(served).is_err() {
+                mounted.fail();
+            }
             edge.forget(&mounted);
         });
         Ok(row)
@@ -345,7 +359,7 @@ impl Edge {
             return Ok(Unmounted { served: false, ends: false });
         };
         mounted.unmount(ask.lazy, ask.flush).map_err(|e| unmount_failure(&directory, &e))?;
-        mounted.wait_for_the_end(ask.lazy.then_some(WAIT_FOR_LAZY))?;
+        mounted.wait_for_the_end()?;
         let mut state = self.state();
         let ends = state.uses.is_empty() && !state.stays;
         // With nobody else there, nothing can be asked of it any more.
@@ -361,7 +375,7 @@ impl Edge {
         // One that is unmounted and not closed yet is waited for, too.
         let directory = PathBuf::from(ask.directory);
         match self.mounts().into_iter().rev().find(|m| m.directory == directory) {
-            Some(mounted) => Ok(mounted.wait_for_the_end(None)?),
+            Some(mounted) => Ok(mounted.wait_for_the_end()?),
             None => Ok(()),
         }
     }
@@ -411,10 +425,7 @@ impl Edge {
         let mut in_use = None;
         for mounted in self.mounts() {
             match mounted.unmount(false, true) {
-                // Files that are open after a lazy unmount are not waited for.
-                Ok(()) => {
-                    mounted.wait_for_the_end(mounted.is_detached().then_some(WAIT_FOR_LAZY))?
-                }
+                Ok(()) => mounted.wait_for_the_end()?,
                 Err(e) => in_use = in_use.or(Some(unmount_failure(&mounted.directory, &e))),
             }
         }
@@ -490,6 +501,7 @@ pub(super) fn of_portal(error: FlowError) -> Failure {
     failure
 }
 
+/// Why a directory of a portal cannot be mounted.
 fn no_such_path(error: FlowError, name: &str, path: &Path) -> Failure {
     let what = match error.kind() {
         Kind::NotFound => "no such directory in the portal",
@@ -500,9 +512,9 @@ fn no_such_path(error: FlowError, name: &str, path: &Path) -> Failure {
         .hint(format!("`warp mount {name} DIR` shows all of it"))
 }
 
-fn mounted_already(name: &str, mounted: &Mounted) -> Failure {
+fn mounted_already(name: &str, mounted: &Mounted, detached: bool) -> Failure {
     let at = mounted.directory.display();
-    if mounted.is_detached() {
+    if detached {
         let cause = format!("portal {name}: files in it are still in use, since it was on {at}");
         return Failure::new(Exit::Busy, cause).hint("close them, or `warp down` cuts them off");
     }

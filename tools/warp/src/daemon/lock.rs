@@ -32,17 +32,27 @@ impl RunDir {
     /// Makes it if it is not there, and closes it to others.
     pub(crate) fn make(home: &Home) -> io::Result<Self> {
         make_private_dir(home.run())?;
+        let run_dir = Self::open(home)?;
         let there = std::fs::metadata(home.run())?;
         if there.permissions().mode() & 0o077 != 0 {
             std::fs::set_permissions(home.run(), PermissionsExt::from_mode(0o700))?;
         }
-        Self::open(home)
+        Ok(run_dir)
     }
 
-    /// As it is; fails with `NotFound` if it is not there.
+    /// As it is; fails with `NotFound` if it is not there. Whoever owns the
+    /// directory may listen in it, and is told passphrases: that must be this
+    /// user or root.
     pub(crate) fn open(home: &Home) -> io::Result<Self> {
         let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
         let dir = rustix::fs::open(home.run(), flags, Mode::empty())?;
+        let (me, owner) = (rustix::process::geteuid(), rustix::fs::fstat(&dir)?.st_uid);
+        if !me.is_root() && owner != me.as_raw() && owner != 0 {
+            return Err(io::Error::new(
+                io::ErrorKind::PermissionDenied,
+                "the directory belongs to another user",
+            ));
+        }
         Ok(Self { path: home.run().to_path_buf(), dir })
     }
 
@@ -77,15 +87,15 @@ impl RunDir {
     }
 
     /// Listens, in place of whoever listened before and died.
-    pub(crate) fn listen(&self, _lock: &Lock) -> io::Result<UnixListener> {
-        self.remove_socket(_lock)?;
+    pub(crate) fn listen(&self, lock: &Lock) -> io::Result<UnixListener> {
+        self.remove_socket(lock)?;
         let listener = UnixListener::bind(self.address())?;
         std::fs::set_permissions(self.address(), PermissionsExt::from_mode(0o600))?;
         Ok(listener)
     }
 
     /// Takes the socket away.
-    pub(crate) fn remove_socket(&self, _lock: &Lock) -> io::Result<()> {
+    pub(crate) fn remove_socket(&self, _: &Lock) -> io::Result<()> {
         match std::fs::remove_file(self.path.join(SOCKET)) {
             Err(e) if e.kind() != io::ErrorKind::NotFound => Err(e),
             _ => Ok(()),

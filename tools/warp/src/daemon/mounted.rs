@@ -2,16 +2,21 @@
 
 use super::edge::of_portal;
 use super::wire::{MountRow, Standing};
-use crate::report::Failure;
+use crate::places::is_archive_mount;
+use crate::report::{Exit, Failure};
 use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
+use warp_flow::FlowError;
 use warp_flow::portal::{Portal, PortalStatus};
 use warp_flow::portals::PortalEntry;
 use warp_format::PortalId;
-use warp_fs::{Mount, unmount};
+use warp_fs::{Mount, mounts, unmount};
+
+/// How long files may stay open after a lazy unmount before it is said.
+pub(super) const WAIT_FOR_LAZY: Duration = Duration::from_secs(2);
 
 /// A portal that is mounted.
 pub(crate) struct Mounted {
@@ -92,9 +97,30 @@ impl Mounted {
                 tracing::error!(portal = %self.short_id, error = %e, "not published; it is in the journal");
                 // It ends the portal's threads and frees its lock, at least.
                 let _ = self.portal.close_unpublished();
-                self.end().failure = Some(of_portal(e));
+                self.end().failure = Some(self.not_published(e));
             }
         }
+    }
+
+    fn not_published(&self, error: FlowError) -> Failure {
+        let failure = of_portal(error);
+        let at = self.directory.display();
+        let cause = format!("{at}: is unmounted, but not published: {}", failure.cause);
+        let hint =
+            format!("it is kept in the journal; mount {} again, then `warp sync`", self.name);
+        Failure { cause, hint: Some(hint), exit: failure.exit }
+    }
+
+    /// Its thread came to grief; what was durable is in the journal.
+    pub(crate) fn fail(&self) {
+        let mut end = self.end();
+        end.unmounted = true;
+        let cause =
+            format!("{}: the daemon failed in the middle of this", self.directory.display());
+        end.failure = Some(
+            Failure::new(Exit::Failed, cause)
+                .hint("its log says more: `warp info` shows where it is"),
+        );
     }
 
     /// Tells all who wait for it.
@@ -108,9 +134,13 @@ impl Mounted {
         self.end().unmounted
     }
 
-    /// True if files in it are open although it is unmounted.
+    /// True if it is gone from its directory: files in it are still open, or
+    /// it was unmounted by somebody else a moment ago.
     pub(crate) fn is_detached(&self) -> bool {
-        self.detached.load(Ordering::SeqCst)
+        let here = |mount: &warp_fs::Mounted| {
+            mount.directory == self.directory && mount.is_ours() && !is_archive_mount(mount)
+        };
+        self.detached.load(Ordering::SeqCst) || !mounts().iter().any(here)
     }
 
     /// Takes it from its directory.
@@ -118,7 +148,9 @@ impl Mounted {
         self.flush.store(flush, Ordering::SeqCst);
         let done = if self.is_detached() { Ok(()) } else { unmount(&self.directory, lazy) };
         match &done {
-            Ok(()) => self.detached.store(lazy || self.is_detached(), Ordering::SeqCst),
+            Ok(()) => {
+                self.detached.fetch_or(lazy, Ordering::SeqCst);
+            }
             // It goes on as before.
             Err(_) => self.flush.store(true, Ordering::SeqCst),
         }
@@ -141,21 +173,18 @@ impl Mounted {
         })
     }
 
-    /// The same without a limit; with one, for files that are still open
-    /// after a lazy unmount, what was written so far is published instead.
-    pub(crate) fn wait_for_the_end(&self, limit: Option<Duration>) -> Result<(), Failure> {
-        let Some(limit) = limit else {
-            loop {
-                if let Some(done) = self.wait_until_over(Duration::from_secs(3600)) {
-                    return done;
-                }
+    /// The same without a limit, unless files are still open after a lazy
+    /// unmount: then what was written so far is published instead.
+    pub(crate) fn wait_for_the_end(&self) -> Result<(), Failure> {
+        loop {
+            if let Some(done) = self.wait_until_over(WAIT_FOR_LAZY) {
+                return done;
             }
-        };
-        match self.wait_until_over(limit) {
-            Some(done) => done,
-            None if self.flush.load(Ordering::SeqCst) => Ok(self.publish().map(|_| ())?),
-            None => Ok(()),
+            if self.is_detached() && !self.is_over() {
+                break;
+            }
         }
+        if self.flush.load(Ordering::SeqCst) { self.publish().map(|_| ()) } else { Ok(()) }
     }
 
     pub(crate) fn publish(&self) -> Result<u64, Failure> {

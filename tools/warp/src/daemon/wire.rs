@@ -65,7 +65,6 @@ pub(crate) struct Identity {
 pub(crate) struct PortalRow {
     pub(crate) name: String,
     pub(crate) id: String,
-    pub(crate) state: WirePath,
     pub(crate) mounted_on: Option<WirePath>,
 }
 
@@ -135,6 +134,10 @@ pub(crate) struct LeavePortal {
 
 #[derive(Debug, Serialize, Deserialize)]
 pub(crate) struct Left {
+    pub(crate) id: String,
+    /// Where its state was.
+    pub(crate) was: WirePath,
+    /// Where it is now.
     pub(crate) kept: Option<WirePath>,
 }
 
