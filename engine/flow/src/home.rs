@@ -108,16 +108,25 @@ impl Home {
             write_private(&temporary, &bytes).and_then(|()| std::fs::hard_link(&temporary, &path));
         let _ = std::fs::remove_file(&temporary);
         match written {
-            Ok(()) => File::open(&self.data).and_then(|dir| dir.sync_all()).map_err(at),
+            Ok(()) => sync_dir(&self.data).map_err(at),
             Err(e) if e.kind() == io::ErrorKind::AlreadyExists => Err(FlowError::Exists { path }),
             Err(e) => Err(at(e)),
         }
     }
 }
 
-/// Makes a directory, and those above it, that only its owner can enter.
+/// Makes a directory, and those above it, that only its owner can enter; what
+/// was made survives a power cut.
 pub fn make_private_dir(path: &Path) -> io::Result<()> {
-    DirBuilder::new().recursive(true).mode(0o700).create(path)
+    let missing: Vec<&Path> = path.ancestors().take_while(|path| !path.exists()).collect();
+    DirBuilder::new().recursive(true).mode(0o700).create(path)?;
+    missing.into_iter().filter_map(Path::parent).try_for_each(sync_dir)
+}
+
+/// After it returns, the names in a directory survive a power cut.
+pub fn sync_dir(path: &Path) -> io::Result<()> {
+    let here = if path.as_os_str().is_empty() { Path::new(".") } else { path };
+    File::open(here)?.sync_all()
 }
 
 /// Writes a new file that only its owner can read, and makes it durable.
@@ -125,10 +134,7 @@ pub fn write_private(path: &Path, bytes: &[u8]) -> io::Result<()> {
     let mut file = OpenOptions::new().write(true).create_new(true).mode(0o600).open(path)?;
     file.write_all(bytes)?;
     file.sync_all()?;
-    match path.parent() {
-        Some(dir) if !dir.as_os_str().is_empty() => File::open(dir)?.sync_all(),
-        _ => File::open(".")?.sync_all(),
-    }
+    sync_dir(path.parent().unwrap_or(Path::new("")))
 }
 
 /// Fresh random bytes from the system.

@@ -163,7 +163,7 @@ fn large_file(
             Piece::Hole(len) => cut(&mut after, at, at + len),
             Piece::Bytes(bytes) => {
                 if run.bytes.is_empty() && run.start == run.end {
-                    run.begin(at, below, &after)?;
+                    run.begin(at, below, &after, &batch)?;
                 }
                 run.bytes.extend_from_slice(bytes);
                 run.end = at + bytes.len() as u64;
@@ -213,9 +213,11 @@ struct Run {
 impl Run {
     /// Begins at an offset. What is appended behind a chunk is cut together
     /// with that chunk: where it ended is where the file ended.
-    fn begin(&mut self, at: u64, below: Below<'_>, after: &Extents) -> Result<()> {
+    fn begin(&mut self, at: u64, below: Below<'_>, after: &Extents, batch: &Batch) -> Result<()> {
         (self.start, self.end) = (at, at);
         if let Some((offset, last)) = after.last_key_value()
+            // Written to since, and on its way: it is no more what it was.
+            && batch.end <= *offset
             && offset + u64::from(last.len) == at
             && last.start == 0
             && last.len == last.chunk.len
@@ -259,10 +261,13 @@ struct Batch {
     offsets: Vec<u64>,
     chunks: Vec<(Vec<u8>, Vec<Part>)>,
     len: usize,
+    /// Where the last of them ends in the file.
+    end: u64,
 }
 
 impl Batch {
     fn add(&mut self, offset: u64, bytes: Vec<u8>) {
+        self.end = offset + bytes.len() as u64;
         self.len += bytes.len();
         self.offsets.push(offset);
         self.chunks.push((bytes, Vec::new()));
@@ -278,7 +283,7 @@ impl Batch {
             cut(after, offset, offset + u64::from(extent.len));
             after.insert(offset, extent);
         }
-        self.len = 0;
+        (self.len, self.end) = (0, 0);
         Ok(())
     }
 }

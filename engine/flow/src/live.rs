@@ -44,7 +44,8 @@ pub struct PortalSecrets {
     pub portal: PortalId,
     /// Names, cuts and content derive from it.
     pub root: Secret,
-    /// Seals the journal; used for nothing else.
+    /// Seals the journal; the keys of dedup log and inode numbers derive from
+    /// it.
     pub local: Secret,
     /// This device's signing key.
     pub device: Secret,

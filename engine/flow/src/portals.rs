@@ -7,7 +7,7 @@
 //! `bad_portal.rs`.
 
 use crate::error::{FlowError, Result};
-use crate::home::{Home, make_private_dir, random_array, random_secret, write_private};
+use crate::home::{Home, make_private_dir, random_array, random_secret, sync_dir, write_private};
 use crate::live::{Fresh, Live, PortalSecrets};
 use crate::namespace::Namespace;
 use crate::portal::Portal;
@@ -23,6 +23,8 @@ use warp_format::{Keyring, PortalId, Secret};
 
 const RECORD: &str = "portal";
 const LOCK: &str = "lock";
+/// Of all portals together.
+const LOCK_ALL: &str = ".lock";
 const STATE: &str = "state";
 
 /// A portal of this device.
@@ -66,9 +68,8 @@ impl Portals {
         let mut found = Vec::new();
         for entry in entries {
             let path = entry.map_err(|e| FlowError::io(&directory, e))?.path();
-            // One that is being made, or was when the power went.
-            let hidden = path.file_name().is_some_and(|name| name.as_encoded_bytes()[0] == b'.');
-            if !hidden && path.is_dir() {
+            // A hidden one is being made, or was when the power went.
+            if !is_hidden(&path) && path.is_dir() {
                 let record = self.read(&path.join(RECORD));
                 found.push((path, record));
             }
@@ -130,7 +131,8 @@ impl Portals {
         let all = self.directory();
         make_private_dir(&all).map_err(|e| FlowError::io(&all, e))?;
         // Two at once must not both find the name free.
-        let _lock = lock(&all.join(".lock"), "portals", true)?;
+        let _lock = self.lock_all()?;
+        self.clear_remains();
         match self.find(name) {
             Ok(_) => {
                 return Err(FlowError::BadName {
@@ -148,7 +150,7 @@ impl Portals {
         let (making, directory) = (all.join(format!(".{short}")), all.join(short));
         let made = self.make(&record, &making, uid, gid).and_then(|()| {
             fs::rename(&making, &directory)
-                .and_then(|()| File::open(&all)?.sync_all())
+                .and_then(|()| sync_dir(&all))
                 .map_err(|e| FlowError::io(&directory, e))
         });
         if let Err(e) = made {
@@ -156,6 +158,21 @@ impl Portals {
             return Err(e);
         }
         Ok(PortalEntry { name: record.name, id, directory })
+    }
+
+    /// Keeps others from making and leaving portals.
+    fn lock_all(&self) -> Result<File> {
+        lock(&self.directory().join(LOCK_ALL), "portals", true)
+    }
+
+    /// Removes what a kill left of portals that were being made or left: no
+    /// name leads there. It can be done later, too.
+    fn clear_remains(&self) {
+        for entry in fs::read_dir(self.directory()).into_iter().flatten().flatten() {
+            if is_hidden(&entry.path()) && entry.file_name() != LOCK_ALL {
+                let _ = fs::remove_dir_all(entry.path());
+            }
+        }
     }
 
     fn make(&self, record: &PortalRecord, directory: &Path, uid: u32, gid: u32) -> Result<()> {
@@ -195,6 +212,7 @@ impl Portals {
     /// be open.
     pub fn leave(&self, name: &str, keep_data: bool) -> Result<Option<PathBuf>> {
         let (_, directory) = self.record(name)?;
+        let _all = self.lock_all()?;
         let _lock = lock(&directory.join(LOCK), name, false)?;
         let parent = if keep_data { self.data.join("left") } else { self.directory() };
         make_private_dir(&parent).map_err(|e| FlowError::io(&parent, e))?;
@@ -203,13 +221,20 @@ impl Portals {
         let mut hidden = std::ffi::OsString::from(".left-");
         hidden.push(id);
         let target = parent.join(if keep_data { id } else { &hidden });
-        fs::rename(&directory, &target).map_err(|e| FlowError::io(&directory, e))?;
+        fs::rename(&directory, &target)
+            .and_then(|()| sync_dir(&parent))
+            .and_then(|()| sync_dir(&self.directory()))
+            .map_err(|e| FlowError::io(&directory, e))?;
         if keep_data {
             return Ok(Some(target));
         }
         fs::remove_dir_all(&target).map_err(|e| FlowError::io(&target, e))?;
         Ok(None)
     }
+}
+
+fn is_hidden(path: &Path) -> bool {
+    path.file_name().is_some_and(|name| name.as_encoded_bytes().starts_with(b"."))
 }
 
 /// Takes a lock that ends with the file.

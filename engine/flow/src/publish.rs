@@ -54,18 +54,21 @@ fn head_numbers(disk: &dyn Disk) -> Result<Vec<u64>> {
     Ok(numbers)
 }
 
-/// The newest head on this disk that is whole and ours. A newer one that is
-/// torn was never acknowledged: the journal still holds what it held.
+/// The newest head on this disk that is whole. A newer one that is torn was
+/// never acknowledged: the journal still holds what it held. It may be signed
+/// by another device: the one that this was before its key was recovered.
 pub(crate) fn newest_head(disk: &dyn Disk, secrets: &PortalSecrets) -> Result<Option<Head>> {
-    let device = secrets.signing_key().device_id();
-    let ours = |number| (secrets.portal, device, number);
     for number in head_numbers(disk)? {
         let Some(file) = disk.open(&head_name(number)).map_err(head_error)? else { continue };
         let len = file.len().map_err(head_error)?;
         let mut bytes = vec![0; usize::try_from(len).unwrap_or(usize::MAX)];
         file.read_at(&mut bytes, 0).map_err(head_error)?;
         match Head::open(&bytes) {
-            Ok(head) if (head.portal, head.device, head.sequence) == ours(number) => {
+            // Going on here would overwrite what is another portal's.
+            Ok(head) if head.portal != secrets.portal => {
+                return Err(FormatError::Invalid { at: "portal of a head" }.into());
+            }
+            Ok(head) if head.sequence == number => {
                 // It may have been read from memory only, after a kill: what
                 // is built on it must not outlast it.
                 file.sync().map_err(head_error)?;

@@ -18,7 +18,9 @@ fn act() -> impl Strategy<Value = Act> {
     let at = 0u8..12;
     prop_oneof![
         4 => at.clone().prop_map(Act::Create),
-        8 => (at.clone(), 0u32..200_000, any::<u16>()).prop_map(|(a, o, l)| Act::Write(a, o, l)),
+        4 => (at.clone(), 0u32..200_000, any::<u16>()).prop_map(|(a, o, l)| Act::Write(a, o, l)),
+        4 => (at.clone(), 0u32..200_000, 0u16..9000).prop_map(|(a, o, l)| Act::Flip(a, o, l)),
+        4 => (at.clone(), any::<u16>()).prop_map(|(a, l)| Act::Append(a, l)),
         2 => (at.clone(), 0u32..200_000).prop_map(|(a, l)| Act::Truncate(a, l)),
         1 => at.clone().prop_map(Act::Remove),
         1 => (at.clone(), at).prop_map(|(a, b)| Act::Rename(a, b)),
@@ -49,7 +51,7 @@ fn built_anew(disk: Arc<CrashDisk>, head: &Head) -> warp_format::ContentHash {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig::with_cases(48))]
+    #![proptest_config(ProptestConfig::with_cases(200))]
 
     #[test]
     fn live_is_what_was_done_to_it(acts in prop::collection::vec(act(), 1..40)) {
@@ -76,6 +78,29 @@ proptest! {
         drop(live);
         let live = open(Arc::new(disk), 2).unwrap();
         model.compare(&live).map_err(|e| TestCaseError::fail(format!("{e} after a restart")))?;
+    }
+}
+
+/// An append is cut together with the chunk before it: as that chunk is by
+/// then, not as it was.
+#[test]
+fn a_write_into_the_last_chunk_survives_an_append_behind_it() {
+    let live = open(Arc::new(CrashDisk::default()), 1).unwrap();
+    let mut model = Model::default();
+    let rounds = [
+        vec![Act::Create(1), Act::Write(1, 0, 60_000), Act::Append(1, 40_000)],
+        vec![Act::Flip(1, 99_000, 100), Act::Append(1, 1000)],
+        vec![Act::Flip(1, 100_900, 50), Act::Append(1, 10)],
+        vec![Act::Truncate(1, 100_950), Act::Append(1, 7)],
+    ];
+    for acts in rounds {
+        for act in acts {
+            let changes = model.act(&act);
+            live.apply(changes).unwrap();
+        }
+        model.compare(&live).unwrap();
+        live.publish().unwrap();
+        model.compare(&live).unwrap();
     }
 }
 

@@ -111,7 +111,7 @@ pub struct Entry {
 pub struct LocalKey(Secret);
 
 impl LocalKey {
-    /// Under this secret, which must be used for nothing else.
+    /// Under this secret, which must seal nothing else.
     pub fn new(secret: Secret) -> Self {
         Self(secret)
     }

@@ -5,7 +5,7 @@
 //! portal's name; a changed byte is noticed. Never: touches a disk. Tested by
 //! the unit tests below and fuzz target `portal`.
 
-use crate::bytes::{Put, Reader};
+use crate::bytes::Reader;
 use crate::error::{FormatError, Result};
 use crate::id::PortalId;
 use crate::keys::Secret;
@@ -18,6 +18,7 @@ const MAGIC: [u8; 8] = *b"\x93WARPptl";
 const HEAD_LEN: usize = 12;
 const NONCE_LEN: usize = 24;
 const TAG_LEN: usize = 16;
+const BODY_LEN: usize = 3 * 32 + 1 + MAX_PORTAL_NAME_LEN;
 /// Longest name of a portal, in bytes.
 pub const MAX_PORTAL_NAME_LEN: usize = 64;
 
@@ -38,11 +39,20 @@ impl PortalRecord {
     /// be fresh random bytes.
     pub fn seal(&self, key: &Secret, nonce: [u8; NONCE_LEN]) -> Result<Vec<u8>> {
         let mut out = [MAGIC.as_slice(), &[VERSION, 0, 0, 0]].concat();
-        let mut body = Zeroizing::new(Vec::with_capacity(256));
+        let mut body = Zeroizing::new(Vec::with_capacity(BODY_LEN));
         body.extend_from_slice(&self.id.0);
         body.extend_from_slice(self.root.expose());
         body.extend_from_slice(self.local.expose());
-        body.put_bytes(self.name.as_bytes());
+        // Padded: the record's length tells nothing of the name.
+        let name = self.name.as_bytes();
+        let (len, room) = (name.len(), MAX_PORTAL_NAME_LEN);
+        if len == 0 || len > room {
+            let (value, limit) = (len as u64, room as u64);
+            return Err(FormatError::Limit { at: "portal name", value, limit });
+        }
+        body.push(len as u8);
+        body.extend_from_slice(name);
+        body.resize(BODY_LEN, 0);
         let tag = aead(key)
             .encrypt_inout_detached(&XNonce::from(nonce), &out, body.as_mut_slice().into())
             .map_err(|_| FormatError::Invalid { at: "portal record" })?;
@@ -64,6 +74,9 @@ impl PortalRecord {
         if version > VERSION {
             return Err(FormatError::Newer { at, version, known: VERSION });
         }
+        if head.get(MAGIC.len() + 1..) != Some(&[0; 3]) {
+            return Err(FormatError::Invalid { at });
+        }
         let nonce = XNonce::from(r.array::<NONCE_LEN>(at)?);
         let len = r.remaining().checked_sub(TAG_LEN).ok_or(FormatError::Truncated { at })?;
         let mut body = Zeroizing::new(r.take(len, at)?.to_vec());
@@ -74,10 +87,15 @@ impl PortalRecord {
         let mut r = Reader::new(&body);
         let id = PortalId(r.array(at)?);
         let (root, local) = (Secret::new(r.array(at)?), Secret::new(r.array(at)?));
-        let name = std::str::from_utf8(r.bytes(MAX_PORTAL_NAME_LEN, at)?)
-            .map_err(|_| FormatError::Invalid { at })?
-            .to_owned();
+        let len = usize::from(r.u8(at)?);
+        let padded = r.take(MAX_PORTAL_NAME_LEN, at)?;
         r.end(at)?;
+        let bad = FormatError::Invalid { at };
+        let (name, rest) = padded.split_at_checked(len).ok_or(bad.clone())?;
+        if name.is_empty() || rest.iter().any(|byte| *byte != 0) {
+            return Err(bad);
+        }
+        let name = std::str::from_utf8(name).map_err(|_| bad)?.to_owned();
         Ok(Self { id, name, root, local })
     }
 }

@@ -312,9 +312,12 @@ fn a_newer_portal_record_and_a_longer_name_are_told_apart_from_damage() {
     let newer = FormatError::Newer { at, version: 1, known: 0 };
     assert_eq!(PortalRecord::open(&bytes, &key).err(), Some(newer));
     let (value, limit) = (MAX_PORTAL_NAME_LEN as u64 + 1, MAX_PORTAL_NAME_LEN as u64);
-    let long = record(MAX_PORTAL_NAME_LEN + 1).seal(&key, nonce).unwrap();
-    let refused = FormatError::Limit { at, value, limit };
-    assert_eq!(PortalRecord::open(&long, &key).err(), Some(refused));
+    let refused = FormatError::Limit { at: "portal name", value, limit };
+    assert_eq!(record(MAX_PORTAL_NAME_LEN + 1).seal(&key, nonce).err(), Some(refused));
+    assert!(record(0).seal(&key, nonce).is_err());
+    // The length tells nothing of the name.
+    let len = |n| record(n).seal(&key, nonce).unwrap().len();
+    assert_eq!(len(1), len(MAX_PORTAL_NAME_LEN));
 }
 
 // ---- packs ----------------------------------------------------------------

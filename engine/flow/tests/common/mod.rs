@@ -27,6 +27,10 @@ pub(crate) fn open(disk: Arc<dyn Disk>, salt: u8) -> Result<Live> {
 pub(crate) enum Act {
     Create(u8),
     Write(u8, u32, u16),
+    /// Writes other bytes than there were, as far as the file reaches.
+    Flip(u8, u32, u16),
+    /// A write exactly behind the end.
+    Append(u8, u16),
     Truncate(u8, u32),
     Remove(u8),
     Rename(u8, u8),
@@ -112,6 +116,20 @@ impl Model {
                 let write =
                     Change::Write { file: file_id(file), offset: (*offset).into(), bytes: new };
                 vec![write, Change::Put(inode_key(file), inode(size))]
+            }
+            Act::Flip(at, offset, len) => {
+                let Some((file, content)) = self.files.get_mut(at) else { return Vec::new() };
+                let start = (*offset as usize).min(content.len());
+                let end = (start + usize::from(*len)).min(content.len());
+                content[start..end].iter_mut().for_each(|byte| *byte = !*byte);
+                let (file, offset, size) = (*file, start as u64, content.len() as u64);
+                let bytes = content[start..end].to_vec();
+                let write = Change::Write { file: file_id(file), offset, bytes };
+                vec![write, Change::Put(inode_key(file), inode(size))]
+            }
+            Act::Append(at, len) => {
+                let end = self.files.get(at).map_or(0, |(_, content)| content.len() as u32);
+                self.act(&Act::Write(*at, end, *len))
             }
             Act::Truncate(at, len) => {
                 let Some((file, content)) = self.files.get_mut(at) else { return Vec::new() };
