@@ -33,6 +33,8 @@ pub struct Journal {
     durable: AtomicU64,
     /// A barrier failed: nothing may be acknowledged any more.
     doubtful: AtomicBool,
+    /// The last write failed, and what it was to write still waits.
+    unwritten: AtomicBool,
 }
 
 /// What is appended and not yet written. Locked after `Current`, and never
@@ -132,6 +134,7 @@ impl Journal {
             current: Mutex::new(Current { file, end, unwritten: Vec::new(), taken }),
             durable: AtomicU64::new(taken),
             doubtful: AtomicBool::new(false),
+            unwritten: AtomicBool::new(false),
         };
         Ok((journal, entries))
     }
@@ -155,9 +158,15 @@ impl Journal {
         queue.sequence += 1;
     }
 
-    /// Bytes appended and not yet written.
+    /// Bytes appended and not yet handed to the disk.
     pub fn queued(&self) -> usize {
         locked(&self.queue).sealed.len()
+    }
+
+    /// True if the disk did not take what was appended before: more should
+    /// not be until [`Self::flush`] succeeds.
+    pub fn is_stuck(&self) -> bool {
+        self.unwritten.load(Ordering::Acquire) || self.doubtful.load(Ordering::Acquire)
     }
 
     /// True if something was appended and is not durable yet.
@@ -208,10 +217,9 @@ impl Journal {
         };
         // A write that failed (the disk is full) may be tried again: it goes
         // to the same place. A sync that failed may not.
-        current
-            .file
-            .write_at(&current.unwritten, current.end)
-            .map_err(|e| CacheError::io(&name(self.prefix, number), e))?;
+        let written = current.file.write_at(&current.unwritten, current.end);
+        self.unwritten.store(written.is_err(), Ordering::Release);
+        written.map_err(|e| CacheError::io(&name(self.prefix, number), e))?;
         current.end += current.unwritten.len() as u64;
         current.unwritten.clear();
         Ok(())
@@ -261,13 +269,15 @@ impl Journal {
     pub fn retire(&self, upto: u64) -> Result<()> {
         assert!(upto < locked(&self.queue).number, "the current file is in use");
         let io = |e| CacheError::io(self.prefix, e);
-        // Oldest first: what is left after a power cut has no hole.
+        // Oldest first, and each for good before the next: what is left after
+        // a power cut has no hole.
         for number in numbers(&*self.disk, self.prefix)? {
             if number <= upto {
                 self.disk.remove(&name(self.prefix, number)).map_err(io)?;
+                self.disk.sync_names().map_err(io)?;
             }
         }
-        self.disk.sync_names().map_err(io)
+        Ok(())
     }
 }
 

@@ -31,6 +31,8 @@ const FOREVER: Duration = Duration::from_secs(365 * 24 * 3600);
 /// Requests that the kernel may have under way in the background: read-ahead
 /// and asynchronous reads. Its default of 12 starves four parallel readers.
 const MAX_BACKGROUND: u16 = 64;
+/// Longest write, in bytes.
+const MAX_WRITE: u32 = 1 << 20;
 /// Unit of `statfs`, in bytes.
 const BLOCK_LEN: u32 = 4096;
 /// Flags of `setxattr`.
@@ -110,6 +112,9 @@ impl<V: Volume> Filesystem for Shell<V> {
             let _ = config.add_capabilities(wanted);
         }
         let _ = config.set_max_background(MAX_BACKGROUND);
+        // What the kernel takes today; a larger one would not fit into a
+        // journal entry.
+        let _ = config.set_max_write(MAX_WRITE).or_else(|most| config.set_max_write(most));
         let _ = config.set_max_readahead(1 << 20).or_else(|most| config.set_max_readahead(most));
         Ok(())
     }
@@ -395,12 +400,13 @@ impl<V: Volume> Filesystem for Shell<V> {
         _fh: FileHandle,
         offset: u64,
         data: &[u8],
-        _write_flags: WriteFlags,
+        write_flags: WriteFlags,
         _flags: OpenFlags,
         _lock_owner: Option<LockOwner>,
         reply: ReplyWrite,
     ) {
-        match self.volume.write(ino.0, offset, data) {
+        let cached = write_flags.contains(WriteFlags::FUSE_WRITE_CACHE);
+        match self.volume.write(ino.0, offset, data, cached) {
             Ok(()) => reply.written(data.len() as u32),
             Err(e) => reply.error(errno(&e)),
         }

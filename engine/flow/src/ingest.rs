@@ -29,6 +29,8 @@ type Extents = BTreeMap<u64, Extent>;
 
 /// Bytes of chunks that are stored at once.
 const BATCH_LEN: usize = 4 << 20;
+/// Bytes of small files that are held to be grouped.
+const SMALL_BYTES: usize = 32 << 20;
 
 /// The changes of records that a layer makes to a tree.
 pub(crate) fn ingest(
@@ -87,6 +89,11 @@ pub(crate) fn ingest(
                     settle(*file, inode, &before, Extents::from([(0, extent)]), &mut edits);
                 }
                 None => small.add(order(layer, *file), hash, bytes, (*file, inode, before)),
+            }
+            // Few bytes may have been written to many files, which are read
+            // whole.
+            if small.len >= SMALL_BYTES {
+                std::mem::take(&mut small).store(writer, &mut edits)?;
             }
         }
     }
@@ -321,6 +328,8 @@ struct Small {
 struct SmallFiles {
     files: Vec<Small>,
     by_hash: HashMap<ContentHash, usize>,
+    /// Bytes of all of them.
+    len: usize,
 }
 
 impl SmallFiles {
@@ -329,7 +338,10 @@ impl SmallFiles {
         let at = *self.by_hash.entry(hash).or_insert(next);
         match self.files.get_mut(at) {
             Some(same) => same.files.push(file),
-            None => self.files.push(Small { order, hash, bytes, files: vec![file] }),
+            None => {
+                self.len += bytes.len();
+                self.files.push(Small { order, hash, bytes, files: vec![file] });
+            }
         }
     }
 

@@ -23,8 +23,9 @@ pub fn workers() -> usize {
 }
 
 /// Bytes that are written to a portal before they are published without
-/// waiting for quiet. It bounds memory and the next start after a kill: twice
-/// this much is replayed at most, and as much again is being folded.
+/// waiting for quiet. It bounds memory and the next start after a kill: writers
+/// slow down at twice this much, and wait at four times; that and what is being
+/// folded is replayed at most.
 pub const PUBLISH_BYTES: u64 = 64 << 20;
 /// The same for changes of records, of a few hundred bytes each.
 pub const PUBLISH_CHANGES: u64 = 200_000;
@@ -32,8 +33,6 @@ pub const PUBLISH_CHANGES: u64 = 200_000;
 pub const PUBLISH_QUIET: Duration = Duration::from_secs(3);
 /// A portal that never is quiet is published after this.
 pub const PUBLISH_AFTER: Duration = Duration::from_secs(30);
-/// A writer that waits for room longer than this is told so.
-pub const STALL_LIMIT: Duration = Duration::from_secs(25);
 /// Bytes in memory of a file that is open and has no name any more; what is
 /// written beyond goes into the store.
 pub const ORPHAN_BYTES: usize = 16 << 20;

@@ -16,8 +16,8 @@ use crate::overlay::{Layer, Layers, Piece, Pieces};
 use crate::publish::{self, Publisher};
 use crate::reader::{Attributes, Opened, TreeReader};
 use std::collections::BTreeMap;
-use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
 use warp_cache::disk::Disk;
 use warp_cache::journal::{self, Journal, Nonces};
 use warp_cache::store::{Class, Store};
@@ -128,9 +128,13 @@ pub struct Live {
     pub(crate) naming: NamingKeys,
     pub(crate) journal: Journal,
     pub(crate) fresh: Fresh,
+    /// Held while a change goes into the journal and into the active layer:
+    /// both have the same order. Locked before `state`.
+    pub(crate) order: Mutex<()>,
     state: RwLock<State>,
     publisher: Mutex<Publisher>,
     next: AtomicU64,
+    closed: AtomicBool,
 }
 
 impl Live {
@@ -164,9 +168,11 @@ impl Live {
             secrets,
             journal,
             fresh,
+            order: Mutex::default(),
             state: RwLock::new(state),
             publisher: Mutex::default(),
             next: AtomicU64::new(0),
+            closed: AtomicBool::new(false),
         })
     }
 
@@ -225,14 +231,27 @@ impl Live {
             let (value, limit) = (entry.len() as u64, MAX_ENTRY_LEN as u64);
             return Err(FormatError::Limit { at: "changes", value, limit }.into());
         }
-        if self.journal.queued() > QUEUE_LEN {
+        if self.journal.queued() > QUEUE_LEN || self.journal.is_stuck() {
             self.journal.flush()?;
         }
-        // The journal's order is the order of the changes.
-        let mut state = self.write_state();
+        let _order = self.in_order();
+        if self.closed.load(Ordering::Acquire) {
+            return Err(FlowError::Lost { what: "portal, which is closed," });
+        }
         self.journal.append(&entry);
+        let mut state = self.write_state();
         changes.into_iter().for_each(|change| state.active.apply(change));
         Ok(())
+    }
+
+    pub(crate) fn in_order(&self) -> MutexGuard<'_, ()> {
+        self.order.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Takes no more changes: what is in the journal then is all there is.
+    pub(crate) fn close(&self) {
+        let _order = self.in_order();
+        self.closed.store(true, Ordering::Release);
     }
 
     /// Makes every change so far durable.
@@ -388,12 +407,36 @@ impl Live {
 
     /// The same, of a range.
     fn content_between(&self, file: FileId, from: u64, to: u64) -> Content {
-        let state = self.read_state();
+        self.content_in(&self.read_state(), file, from, to)
+    }
+
+    fn content_in(&self, state: &State, file: FileId, from: u64, to: u64) -> Content {
         let mut pieces = Pieces::default();
         for layer in state.layers().content(file) {
             pieces.lay_over(&layer.within(from, to));
         }
-        Content { file, pieces, stashed: BTreeMap::new(), base: self.base_of(&state, file) }
+        Content { file, pieces, stashed: BTreeMap::new(), base: self.base_of(state, file) }
+    }
+
+    /// An inode and its content between two offsets, both as they are at one
+    /// moment; `None` if there is none.
+    pub(crate) fn file(
+        &self,
+        file: FileId,
+        from: u64,
+        to: u64,
+    ) -> Result<Option<(Inode, Content)>> {
+        let (changed, content) = {
+            let state = self.read_state();
+            let changed = state.layers().get(&Key::new(file, KeyKind::Inode)).cloned();
+            (changed, self.content_in(&state, file, from, to))
+        };
+        let inode = match changed {
+            Some(Some(Record::Inode(inode))) => Some(inode),
+            Some(_) => None,
+            None => Below { file, base: content.base.as_deref() }.inode()?,
+        };
+        Ok(inode.map(|inode| (inode, content)))
     }
 
     /// Bytes of a file: `len` of them from `offset`, zeros where nothing was

@@ -14,7 +14,7 @@ use crate::reader::Attributes;
 use crate::volume::{NewInode, RenameMode, SetAttr, When, XattrMode};
 use std::collections::HashMap;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{SystemTime, UNIX_EPOCH};
 use warp_format::change::Change;
 use warp_format::limits::{MAX_FILE_SIZE, MAX_NAME_LEN, MAX_SYMLINK_LEN, MAX_XATTR_LEN};
@@ -32,7 +32,7 @@ pub(crate) struct Namespace {
     changing: Mutex<()>,
     /// Inodes without a name that the kernel still has open. They are in no
     /// layer and no journal: a crash forgets them, and nothing publishes them.
-    orphans: Mutex<HashMap<FileId, Orphan>>,
+    orphans: Mutex<HashMap<FileId, Arc<Mutex<Orphan>>>>,
     device: DeviceTag,
     clock: AtomicU64,
 }
@@ -92,8 +92,16 @@ impl Namespace {
         self.changing.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn orphans(&self) -> MutexGuard<'_, HashMap<FileId, Orphan>> {
+    fn orphans(&self) -> MutexGuard<'_, HashMap<FileId, Arc<Mutex<Orphan>>>> {
         self.orphans.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Asks, or changes, an inode without a name. Others wait for what it does
+    /// only if they want the same inode.
+    fn of_orphan<T>(&self, file: FileId, act: impl FnOnce(&mut Orphan) -> T) -> Option<T> {
+        let orphan = self.orphans().get(&file).map(Arc::clone)?;
+        let mut orphan = orphan.lock().unwrap_or_else(PoisonError::into_inner);
+        Some(act(&mut orphan))
     }
 
     /// The stamp of a change made now: later than all before it.
@@ -131,12 +139,14 @@ impl Namespace {
     /// An inode and the count of its names, which is 0 for one that is only
     /// open any more.
     pub(crate) fn attributes(&self, file: FileId) -> Result<Option<Attributes>> {
-        if let Some(orphan) = self.orphans().get(&file) {
-            return Ok(Some(Attributes { inode: orphan.inode.clone(), links: 0 }));
-        }
+        // An orphan is one before it is taken from here: who does not find it
+        // here finds it there.
         let found = self.live.attributes(file)?;
         // The root has no name.
-        Ok(found.map(|a| if file == FileId::ROOT { Attributes { links: 1, ..a } } else { a }))
+        let found =
+            found.map(|a| if file == FileId::ROOT { Attributes { links: 1, ..a } } else { a });
+        let orphan = || self.of_orphan(file, |o| Attributes { inode: o.inode.clone(), links: 0 });
+        Ok(found.or_else(orphan))
     }
 
     fn existing(&self, file: FileId) -> Result<Attributes> {
@@ -264,9 +274,22 @@ impl Namespace {
         }
         let (mut changes, orphan) = self.release(parent, &dentry)?;
         changes.push(put_inode(parent, self.touched(above, true)));
-        self.live.apply(changes)?;
-        self.orphans().extend(orphan);
-        Ok(())
+        self.apply_and_leave(changes, orphan)
+    }
+
+    /// Applies changes that leave an inode without a name.
+    fn apply_and_leave(
+        &self,
+        changes: Vec<Change>,
+        orphan: Option<(FileId, Orphan)>,
+    ) -> Result<()> {
+        let Some((file, orphan)) = orphan else { return self.live.apply(changes) };
+        self.orphans().insert(file, Arc::new(Mutex::new(orphan)));
+        let applied = self.live.apply(changes);
+        if applied.is_err() {
+            self.orphans().remove(&file);
+        }
+        applied
     }
 
     /// The changes that take a name from what it leads to; with the last one,
@@ -285,7 +308,11 @@ impl Namespace {
             return Ok((changes, None));
         }
         changes.push(Change::Delete(file));
-        let orphan = Orphan { inode, content: self.live.content(file), xattrs: self.xattrs(file)? };
+        let mut content = self.live.content(file);
+        if content.pieces.bytes() > ORPHAN_BYTES {
+            content.stash(&self.live)?;
+        }
+        let orphan = Orphan { inode, content, xattrs: self.xattrs(file)? };
         Ok((changes, Some((file, orphan))))
     }
 
@@ -334,9 +361,7 @@ impl Namespace {
             changes.push(put_inode(from.0, self.touched(source, true)));
         }
         changes.push(put_inode(to.0, self.touched(target, true)));
-        self.live.apply(changes)?;
-        self.orphans().extend(orphan);
-        Ok(())
+        self.apply_and_leave(changes, orphan)
     }
 
     pub(crate) fn set_attr(&self, file: FileId, change: &SetAttr) -> Result<Attributes> {
@@ -381,17 +406,29 @@ impl Namespace {
 
     /// Applies changes of one inode, wherever it lives.
     fn change(&self, file: FileId, changes: Vec<Change>) -> Result<()> {
-        if let Some(orphan) = self.orphans().get_mut(&file) {
-            changes.into_iter().for_each(|change| orphan.apply(change));
+        let mut changes = Some(changes);
+        let done = self.of_orphan(file, |orphan| {
+            changes.take().into_iter().flatten().for_each(|change| orphan.apply(change));
             if orphan.content.pieces.bytes() > ORPHAN_BYTES {
                 orphan.content.stash(&self.live)?;
             }
-            return Ok(());
+            Ok(())
+        });
+        match (done, changes) {
+            (None, Some(changes)) => self.live.apply(changes),
+            (done, _) => done.unwrap_or(Ok(())),
         }
-        self.live.apply(changes)
     }
 
-    pub(crate) fn write(&self, file: FileId, offset: u64, bytes: &[u8]) -> Result<()> {
+    /// Writes bytes. With `cached`, they come out of the kernel's cache, which
+    /// tells of the file's times by itself.
+    pub(crate) fn write(
+        &self,
+        file: FileId,
+        offset: u64,
+        bytes: &[u8],
+        cached: bool,
+    ) -> Result<()> {
         let end = offset.checked_add(bytes.len() as u64).filter(|end| *end <= MAX_FILE_SIZE);
         let end = end.ok_or(Refusal::TooLarge)?;
         let _changing = self.changing();
@@ -401,65 +438,66 @@ impl Namespace {
         }
         let size = inode.size.max(end);
         let body = stored(&inode, bytes.len() as u64, size);
-        let inode = Inode { size, ..self.touched(inode, true) };
+        let inode = if cached {
+            Inode { size, stamp: self.stamp(), ..inode }
+        } else {
+            Inode { size, ..self.touched(inode, true) }
+        };
         let write = Change::Write { file, offset, bytes: bytes.to_vec() };
         self.change(file, vec![write, put_inode(file, Inode { body, ..inode })])
     }
 
     pub(crate) fn read(&self, file: FileId, offset: u64, len: usize) -> Result<Vec<u8>> {
-        let wanted = offset..offset.saturating_add(len as u64);
-        let (inode, content) = match self.orphans().get(&file) {
-            Some(orphan) => {
-                let content = orphan.content.between(wanted.start, wanted.end);
-                (Some(orphan.inode.clone()), Some(content))
-            }
-            None => (None, None),
+        let end = offset.saturating_add(len as u64);
+        let orphan = || {
+            let part = |o: &mut Orphan| (o.inode.clone(), o.content.between(offset, end));
+            self.of_orphan(file, part)
         };
-        let inode = match inode {
-            Some(inode) => inode,
-            None => match self.live.get(&inode_key(file))? {
-                Some(Record::Inode(inode)) => inode,
-                _ => return Err(Refusal::Missing.into()),
-            },
-        };
+        let found = self.live.file(file, offset, end)?.or_else(orphan);
+        let (inode, content) = found.ok_or(Refusal::Missing)?;
         if inode.file_type() != FileType::Regular {
             return Err(Refusal::Invalid.into());
         }
-        let end = inode.size.min(wanted.end);
-        let len = end.saturating_sub(offset) as usize;
-        match content {
-            Some(content) => content.read(&self.live, offset, len),
-            None => self.live.read(file, offset, len),
-        }
+        let len = inode.size.min(end).saturating_sub(offset) as usize;
+        content.read(&self.live, offset, len)
     }
 
-    /// The kernel knows an inode no more.
-    pub(crate) fn forget(&self, file: FileId) {
-        self.orphans().remove(&file);
+    /// The kernel knows an inode no more, unless `is_known` says otherwise: it
+    /// may have been told of it again meanwhile.
+    pub(crate) fn forget(&self, file: FileId, is_known: impl FnOnce() -> bool) {
+        let mut orphans = self.orphans();
+        if orphans.contains_key(&file) && !is_known() {
+            let gone = orphans.remove(&file);
+            drop(orphans);
+            drop(gone);
+        }
     }
 
     pub(crate) fn xattrs(&self, file: FileId) -> Result<Vec<Xattr>> {
-        if let Some(orphan) = self.orphans().get(&file) {
-            return Ok(orphan.xattrs.clone());
-        }
         let key = |byte| Key::new(file, KeyKind::Xattr(NameHash([byte; 16])));
         let records = self.live.records_between(key(0), key(0xff))?;
         let xattrs = records.into_iter().filter_map(|(_, record)| match record {
             Record::Xattr(xattr) => Some(xattr),
             _ => None,
         });
-        Ok(xattrs.collect())
+        let found: Vec<Xattr> = xattrs.collect();
+        if !found.is_empty() {
+            return Ok(found);
+        }
+        Ok(self.of_orphan(file, |orphan| orphan.xattrs.clone()).unwrap_or_default())
     }
 
     pub(crate) fn xattr(&self, file: FileId, name: &[u8]) -> Result<Option<Vec<u8>>> {
-        if let Some(orphan) = self.orphans().get(&file) {
+        if let Some(Record::Xattr(xattr)) = self.live.get(&self.xattr_key(file, name))?
+            && xattr.name == name
+        {
+            return Ok(Some(xattr.value));
+        }
+        let of = |orphan: &mut Orphan| {
             let found = orphan.xattrs.iter().find(|xattr| xattr.name == name);
-            return Ok(found.map(|xattr| xattr.value.clone()));
-        }
-        match self.live.get(&self.xattr_key(file, name))? {
-            Some(Record::Xattr(xattr)) if xattr.name == name => Ok(Some(xattr.value)),
-            _ => Ok(None),
-        }
+            found.map(|xattr| xattr.value.clone())
+        };
+        Ok(self.of_orphan(file, of).flatten())
     }
 
     fn xattr_key(&self, file: FileId, name: &[u8]) -> Key {
@@ -516,8 +554,8 @@ impl Namespace {
     fn change_xattr(&self, file: FileId, name: &[u8], change: Change, inode: Inode) -> Result<()> {
         let removed = matches!(change, Change::Remove(_));
         self.change(file, vec![change, put_inode(file, self.touched(inode, false))])?;
-        if let (true, Some(orphan)) = (removed, self.orphans().get_mut(&file)) {
-            orphan.xattrs.retain(|xattr| xattr.name != name);
+        if removed {
+            self.of_orphan(file, |orphan| orphan.xattrs.retain(|xattr| xattr.name != name));
         }
         Ok(())
     }
@@ -526,7 +564,10 @@ impl Namespace {
         let _changing = self.changing();
         let inode = self.existing(file)?.inode;
         if self.xattr(file, name)?.is_none() {
-            return Err(Refusal::NoAttribute.into());
+            // A list that says no more than the mode is not kept, and may be
+            // taken away all the same.
+            let is_acl = name == acl::ACCESS || name == acl::DEFAULT;
+            return if is_acl { Ok(()) } else { Err(Refusal::NoAttribute.into()) };
         }
         let remove = Change::Remove(self.xattr_key(file, name));
         self.change_xattr(file, name, remove, inode)

@@ -54,6 +54,13 @@ impl Numbers {
         self.read().known.get(&number).map(|known| known.file)
     }
 
+    /// True if the kernel knows an inode.
+    pub(crate) fn knows(&self, file: FileId) -> bool {
+        let table = self.read();
+        let number = self.free_for(&table, file);
+        table.known.contains_key(&number)
+    }
+
     /// The number of an inode, whether the kernel knows it or not.
     pub(crate) fn number(&self, file: FileId) -> u64 {
         if file == self.root { ROOT } else { self.free_for(&self.read(), file) }

@@ -9,7 +9,7 @@
 //! state. Tested by `tests/tests/portal.rs` and `kill.rs`.
 
 use crate::error::{FlowError, Refusal, Result};
-use crate::limits::{PUBLISH_AFTER, PUBLISH_BYTES, PUBLISH_CHANGES, PUBLISH_QUIET, STALL_LIMIT};
+use crate::limits::{PUBLISH_AFTER, PUBLISH_BYTES, PUBLISH_CHANGES, PUBLISH_QUIET};
 use crate::live::Live;
 use crate::namespace::Namespace;
 use crate::numbers::Numbers;
@@ -19,6 +19,7 @@ use crate::volume::{
 };
 use std::fs::File;
 use std::os::unix::ffi::OsStrExt;
+use std::panic::AssertUnwindSafe;
 use std::path::{Component, Path, PathBuf};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::thread::JoinHandle;
@@ -29,6 +30,12 @@ use warp_format::{FileId, NameHash};
 const COMMIT_EVERY: Duration = Duration::from_millis(800);
 /// How often the publisher looks whether there is something to do.
 const LOOK_EVERY: Duration = Duration::from_millis(250);
+/// How many publishes' worth of changes make a writer slow down, and wait.
+const SOFT_LIMIT: u64 = 2;
+const HARD_LIMIT: u64 = 4;
+/// How long a writer is slowed down: short, because it holds a thread that
+/// others could be answered by.
+const SLOWED_DOWN: Duration = Duration::from_millis(100);
 /// How long the publisher waits after a failure.
 const RETRY_AFTER: Duration = Duration::from_secs(5);
 
@@ -98,11 +105,21 @@ impl Portal {
             named("commit").spawn(move || commit.keep_committing()),
             named("publish").spawn(move || publish.keep_publishing()),
         ];
+        let mut failed = None;
         for thread in threads {
-            let thread = thread.map_err(|e| FlowError::io("thread", e))?;
-            portal.threads.lock().unwrap_or_else(PoisonError::into_inner).push(thread);
+            match thread {
+                Ok(thread) => portal.threads().push(thread),
+                Err(e) => failed = Some(FlowError::io("thread", e)),
+            }
         }
-        Ok(portal)
+        let Some(failed) = failed else { return Ok(portal) };
+        // It would hold the portal's lock for ever.
+        portal.close_unpublished()?;
+        Err(failed)
+    }
+
+    fn threads(&self) -> MutexGuard<'_, Vec<JoinHandle<()>>> {
+        self.threads.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     fn work(&self) -> MutexGuard<'_, Work> {
@@ -119,6 +136,7 @@ impl Portal {
     /// Answers all who wait for a commit with one, and commits what nobody
     /// waits for.
     fn keep_committing(&self) {
+        let mut failing = false;
         loop {
             let (waiting, over) = {
                 let mut work = self.work();
@@ -130,16 +148,27 @@ impl Portal {
             };
             let live = &self.names.live;
             if !waiting.is_empty() || live.is_dirty() {
-                let result = live.commit();
-                if let Err(e) = &result {
+                let result = self.survive(|| live.commit());
+                // Said once, not every second.
+                if let (Err(e), false) = (&result, failing) {
                     tracing::error!(portal = %live.secrets.portal, "commit: {e}");
                 }
+                failing = result.is_err();
                 waiting.into_iter().for_each(|done| done(result.clone()));
             }
             if over && self.work().waiting.is_empty() {
                 return;
             }
         }
+    }
+
+    /// Makes a failure of a panic: somebody waits for an answer, and the
+    /// threads have to go on.
+    fn survive<T>(&self, act: impl FnOnce() -> Result<T>) -> Result<T> {
+        std::panic::catch_unwind(AssertUnwindSafe(act)).unwrap_or_else(|_| {
+            let why = std::io::Error::other("a thread panicked; the log says where");
+            Err(FlowError::io(&self.directory, why))
+        })
     }
 
     fn keep_publishing(&self) {
@@ -186,7 +215,7 @@ impl Portal {
         // Changes made from here on count from here on.
         let first = self.work().first.take();
         let started = Instant::now();
-        let result = live.publish();
+        let result = self.survive(|| live.publish());
         let mut work = self.work();
         match &result {
             Ok(head) => {
@@ -205,6 +234,11 @@ impl Portal {
         result.map(|head| head.sequence)
     }
 
+    /// Everything done so far is durable when it returns.
+    pub fn commit(&self) -> Result<()> {
+        self.names.live.commit()
+    }
+
     /// Publishes, and ends the portal's threads; nothing may use it after.
     pub fn close(&self) -> Result<()> {
         let published = self.publish();
@@ -216,8 +250,9 @@ impl Portal {
     pub fn close_unpublished(&self) -> Result<()> {
         self.work().over = true;
         self.wake.notify_all();
-        let threads =
-            std::mem::take(&mut *self.threads.lock().unwrap_or_else(PoisonError::into_inner));
+        // Requests that come later find nobody who would make them durable.
+        self.names.live.close();
+        let threads = std::mem::take(&mut *self.threads());
         for thread in threads {
             // One that panicked has said so; what it left undone is done here.
             let _ = thread.join();
@@ -244,23 +279,24 @@ impl Portal {
         }
     }
 
-    /// Waits while as much as may be is written and not published.
+    /// Slows writers down while another layer is being published, and holds
+    /// them when as much as may be is in memory. It fails only where waiting
+    /// would not help.
     fn wait_for_room(&self) -> Result<()> {
-        let full = || {
+        let over = |times: u64| {
             let (bytes, changes) = self.names.live.unfrozen();
-            bytes >= 2 * PUBLISH_BYTES || changes >= 2 * PUBLISH_CHANGES
+            bytes >= times * PUBLISH_BYTES || changes >= times * PUBLISH_CHANGES
         };
-        let until = Instant::now() + STALL_LIMIT;
-        while full() {
+        let until = Instant::now() + SLOWED_DOWN;
+        while over(SOFT_LIMIT) {
             let work = self.work();
             if let Some((why, _)) = &work.trouble {
                 return Err(FlowError::Stalled { why: Arc::clone(why) });
             }
-            if Instant::now() > until {
-                let why = std::io::Error::from(std::io::ErrorKind::TimedOut);
-                return Err(FlowError::io(&self.directory, why));
+            if !over(HARD_LIMIT) && Instant::now() >= until {
+                return Ok(());
             }
-            drop(self.room.wait_timeout(work, LOOK_EVERY));
+            drop(self.room.wait_timeout(work, SLOWED_DOWN / 4));
         }
         Ok(())
     }
@@ -324,6 +360,7 @@ impl PortalVolume {
     /// Says first that something changes: it counts as recent while it is
     /// being done.
     fn change<T>(&self, act: impl FnOnce(&Namespace) -> Result<T>) -> Result<T> {
+        self.portal.wait_for_room()?;
         self.portal.note_change();
         act(self.names())
     }
@@ -347,7 +384,7 @@ impl Volume for PortalVolume {
 
     fn forget(&self, ino: u64, count: u64) {
         if let Some(file) = self.numbers.forget(ino, count) {
-            self.names().forget(file);
+            self.names().forget(file, || self.numbers.knows(file));
         }
     }
 
@@ -415,7 +452,6 @@ impl Volume for PortalVolume {
     }
 
     fn make(&self, parent: u64, name: &[u8], new: NewInode) -> Result<Attr> {
-        self.portal.wait_for_room()?;
         let parent = self.file(parent)?;
         let file = self.change(|names| names.make(parent, name, &new))?;
         self.told(file)?.ok_or_else(|| Refusal::Missing.into())
@@ -437,10 +473,9 @@ impl Volume for PortalVolume {
         self.change(|names| names.rename((source, from.1), (target, to.1), mode))
     }
 
-    fn write(&self, ino: u64, offset: u64, bytes: &[u8]) -> Result<()> {
-        self.portal.wait_for_room()?;
+    fn write(&self, ino: u64, offset: u64, bytes: &[u8], cached: bool) -> Result<()> {
         let file = self.file(ino)?;
-        self.change(|names| names.write(file, offset, bytes))
+        self.change(|names| names.write(file, offset, bytes, cached))
     }
 
     fn set_xattr(&self, ino: u64, name: &[u8], value: &[u8], mode: XattrMode) -> Result<()> {

@@ -106,12 +106,17 @@ pub(crate) fn publish(live: &Live, publisher: &mut Publisher) -> Result<Head> {
 fn freeze(live: &Live) -> Result<std::result::Result<Head, Frozen>> {
     // So that little is left to do while all wait.
     live.journal.commit()?;
-    let mut state = live.write_state();
-    assert!(state.frozen.is_none(), "one layer is folded at a time");
-    if let (true, Some(head)) = (state.active.is_empty(), &state.head) {
-        return Ok(Ok(head.clone()));
+    // Changes wait here; readers do not.
+    let _order = live.in_order();
+    {
+        let state = live.read_state();
+        assert!(state.frozen.is_none(), "one layer is folded at a time");
+        if let (true, Some(head)) = (state.active.is_empty(), &state.head) {
+            return Ok(Ok(head.clone()));
+        }
     }
     let journal = live.journal.rotate()?;
+    let mut state = live.write_state();
     let layer = Arc::new(std::mem::take(&mut state.active));
     let frozen = Frozen { layer, journal, ends: live.next_number() };
     state.frozen = Some(frozen.clone());

@@ -180,8 +180,9 @@ pub trait Volume: Send + Sync + 'static {
     fn rename(&self, _from: (u64, &[u8]), _to: (u64, &[u8]), _mode: RenameMode) -> Result<()> {
         Err(Refusal::ReadOnly.into())
     }
-    /// Writes bytes of a regular file.
-    fn write(&self, _ino: u64, _offset: u64, _bytes: &[u8]) -> Result<()> {
+    /// Writes bytes of a regular file. With `cached`, they come out of the
+    /// kernel's cache, which sets the file's times by itself.
+    fn write(&self, _ino: u64, _offset: u64, _bytes: &[u8], _cached: bool) -> Result<()> {
         Err(Refusal::ReadOnly.into())
     }
     /// Sets an extended attribute.

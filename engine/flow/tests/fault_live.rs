@@ -131,3 +131,29 @@ fn a_broken_disk_is_never_reported_as_durable() {
     }
     assert!(failures > 50, "{failures}");
 }
+
+/// Once the disk has refused something, nothing more is taken on top of it.
+#[test]
+fn a_full_disk_is_told_to_the_next_who_changes_something() {
+    let under = CrashDisk::default();
+    let counted = FaultyDisk::new(Arc::new(under.clone()), Fault::Full, 0, 0);
+    drop(open(Arc::new(counted.clone()), 1).unwrap());
+    // One more change is written, then the disk is full.
+    let full = counted.calls() + 1;
+    let under = CrashDisk::default();
+    let disk = FaultyDisk::new(Arc::new(under.clone()), Fault::Full, full, FOR_EVER);
+    let live = open(Arc::new(disk), 1).unwrap();
+    let mut model = Model::default();
+    live.apply(model.act(&Act::Create(1))).unwrap();
+    live.commit().unwrap();
+    let durable = model.clone();
+    live.apply(model.act(&Act::Write(1, 0, 100))).unwrap();
+    assert_eq!(live.commit().unwrap_err().kind(), Kind::Full);
+    for _ in 0..3 {
+        let refused = live.apply(model.clone().act(&Act::Create(2))).unwrap_err();
+        assert_eq!(refused.kind(), Kind::Full);
+    }
+    model.compare(&live).unwrap();
+    drop(live);
+    durable.compare(&open(Arc::new(under), 2).unwrap()).unwrap();
+}

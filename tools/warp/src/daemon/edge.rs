@@ -358,6 +358,9 @@ impl Edge {
         let Some(mounted) = self.mount_at(&directory) else {
             return Ok(Unmounted { served: false, ends: false });
         };
+        if !ask.lazy {
+            mounted.settle(ask.flush)?;
+        }
         mounted.unmount(ask.lazy, ask.flush).map_err(|e| unmount_failure(&directory, &e))?;
         mounted.wait_for_the_end()?;
         let mut state = self.state();
@@ -424,6 +427,7 @@ impl Edge {
     pub(crate) fn down(self: &Arc<Self>, (): ()) -> Result<()> {
         let mut in_use = None;
         for mounted in self.mounts() {
+            mounted.settle(true)?;
             match mounted.unmount(false, true) {
                 Ok(()) => mounted.wait_for_the_end()?,
                 Err(e) => in_use = in_use.or(Some(unmount_failure(&mounted.directory, &e))),

@@ -4,6 +4,7 @@ use super::edge::of_portal;
 use super::wire::{MountRow, Standing};
 use crate::places::is_archive_mount;
 use crate::report::{Exit, Failure};
+use rustix::fs::{Mode, OFlags};
 use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -94,21 +95,47 @@ impl Mounted {
         match closed {
             Ok(()) => tracing::info!(portal = %self.short_id, published = flush, "closed"),
             Err(e) => {
-                tracing::error!(portal = %self.short_id, error = %e, "not published; it is in the journal");
+                tracing::error!(portal = %self.short_id, error = %e, "not published");
                 // It ends the portal's threads and frees its lock, at least.
-                let _ = self.portal.close_unpublished();
-                self.end().failure = Some(self.not_published(e));
+                let kept = self.portal.close_unpublished().is_ok();
+                self.end().failure = Some(self.not_published(e, kept));
             }
         }
     }
 
-    fn not_published(&self, error: FlowError) -> Failure {
+    fn not_published(&self, error: FlowError, kept: bool) -> Failure {
         let failure = of_portal(error);
         let at = self.directory.display();
         let cause = format!("{at}: is unmounted, but not published: {}", failure.cause);
-        let hint =
-            format!("it is kept in the journal; mount {} again, then `warp sync`", self.name);
+        let hint = if kept {
+            format!("it is kept in the journal; mount {} again, then `warp sync`", self.name)
+        } else {
+            "what was not synced before is lost; the log says more".into()
+        };
         Failure { cause, hint: Some(hint), exit: failure.exit }
+    }
+
+    /// Makes what was written safe before the mount goes: where that fails, it
+    /// had better stay.
+    pub(crate) fn settle(&self, flush: bool) -> Result<(), Failure> {
+        if self.is_detached() {
+            return Ok(());
+        }
+        // First what the kernel still keeps to itself.
+        let flags = OFlags::RDONLY | OFlags::CLOEXEC;
+        let directory = rustix::fs::open(&self.directory, flags, Mode::empty());
+        let synced = directory.and_then(rustix::fs::syncfs);
+        let synced = synced.map_err(|e| FlowError::io(&self.directory, e));
+        let publish = || if flush { self.portal.publish().map(drop) } else { self.portal.commit() };
+        synced.and_then(|()| publish()).map_err(|e| {
+            let failure = of_portal(e);
+            let at = self.directory.display();
+            let cause = format!("{at}: stays mounted, as it cannot be saved: {}", failure.cause);
+            let hint = format!(
+                "make room and try again; `warp umount --lazy {at}` gives up what was not synced"
+            );
+            Failure { cause, hint: Some(hint), exit: failure.exit }
+        })
     }
 
     /// Its thread came to grief; what was durable is in the journal.
