@@ -3,6 +3,7 @@
 #![forbid(unsafe_code)]
 
 pub mod damage;
+pub mod device;
 pub mod nasty;
 pub mod run;
 
