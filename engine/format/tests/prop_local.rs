@@ -237,7 +237,7 @@ fn a_part_that_leaves_its_chunk_and_a_count_over_what_follows_are_refused() {
 
 /// A name within the limit, whatever its letters.
 fn arb_portal_name() -> impl Strategy<Value = String> {
-    vec(any::<char>(), 0..MAX_PORTAL_NAME_LEN).prop_map(|letters| {
+    vec(any::<char>(), 1..MAX_PORTAL_NAME_LEN).prop_map(|letters| {
         let mut name: String = letters.into_iter().collect();
         while name.len() > MAX_PORTAL_NAME_LEN {
             name.pop();
