@@ -19,7 +19,9 @@ use warp_flow::volume::Volume;
 /// The type that our mounts have in /proc/self/mountinfo.
 pub const FS_TYPE: &str = "fuse.warp";
 const DEVICE: &str = "/dev/fuse";
-/// Threads that answer requests: a few may wait for a disk.
+/// Threads that read and answer requests. One would have to be woken on
+/// another core for each request of a single program, which on a virtual
+/// machine takes longer than the answer; several take turns.
 const THREADS: usize = 4;
 
 /// Why something could not be mounted.
@@ -120,7 +122,9 @@ impl Mount {
         } else {
             Owners::Mounter { uid: me.as_raw(), gid: rustix::process::getegid().as_raw() }
         };
-        let session = Session::new(Shell::new(volume, owners), &directory, &options.config())
+        let failed = |source| MountError::Failed { path: directory.clone(), source };
+        let shell = Shell::new(volume, owners).map_err(failed)?;
+        let session = Session::new(shell, &directory, &options.config())
             .map_err(|source| classify(&directory, options, source))?;
         raise_read_ahead(&directory);
         Ok(Self { run: Box::new(move || session.run()), directory })

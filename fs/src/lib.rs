@@ -19,5 +19,6 @@ mod errno;
 pub mod kernel;
 mod listing;
 mod ops;
+mod pool;
 
 pub use kernel::{Mount, MountError, MountOptions, Mounted, mounts, unmount};

@@ -9,6 +9,7 @@
 use crate::attr::{Owners, attr, device_number, kind, time_of_request};
 use crate::errno::errno;
 use crate::listing::Listings;
+use crate::pool::Pool;
 use fuser::{
     BsdFileFlags, Errno, FileHandle, Filesystem, FopenFlags, Generation, INodeNo, InitFlags,
     KernelConfig, LockOwner, OpenFlags, RenameFlags, ReplyAttr, ReplyCreate, ReplyData,
@@ -19,6 +20,7 @@ use std::ffi::OsStr;
 use std::io;
 use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, SystemTime};
 use warp_flow::Result;
@@ -39,34 +41,68 @@ const BLOCK_LEN: u32 = 4096;
 const XATTR_CREATE: i32 = 1;
 const XATTR_REPLACE: i32 = 2;
 
+/// Threads for what may have to wait.
+const POOL_THREADS: usize = 4;
+
 /// A filesystem over a volume.
 pub(crate) struct Shell<V> {
-    volume: V,
-    owners: Owners,
+    inner: Arc<Inner<V>>,
+    pool: Pool,
     listings: Listings,
     next_handle: AtomicU64,
 }
 
+/// What an answer needs, on whichever thread.
+struct Inner<V> {
+    volume: V,
+    owners: Owners,
+}
+
 impl<V: Volume> Shell<V> {
-    pub(crate) fn new(volume: V, owners: Owners) -> Self {
-        let listings = Listings::default();
-        Self { volume, owners, listings, next_handle: AtomicU64::new(1) }
+    pub(crate) fn new(volume: V, owners: Owners) -> io::Result<Self> {
+        Ok(Self {
+            inner: Arc::new(Inner { volume, owners }),
+            pool: Pool::new(POOL_THREADS)?,
+            listings: Listings::default(),
+            next_handle: AtomicU64::new(1),
+        })
     }
 
-    fn make(&self, parent: INodeNo, name: &OsStr, new: NewInode) -> Result<Attr> {
-        self.volume.make(parent.0, name.as_bytes(), new)
+    fn volume(&self) -> &V {
+        &self.inner.volume
     }
 
+    /// Answers a request that changes something: here, or, if it may have to
+    /// wait, on another thread, so that others are answered meanwhile.
+    fn change(&self, how: impl FnOnce(&Inner<V>) + Send + 'static) {
+        if self.volume().is_behind() {
+            let inner = Arc::clone(&self.inner);
+            self.pool.run(Box::new(move || how(&inner)));
+        } else {
+            how(&self.inner);
+        }
+    }
+
+    fn make(&self, parent: INodeNo, name: &OsStr, new: NewInode, reply: ReplyEntry) {
+        let name = name.to_owned();
+        self.change(move |inner| {
+            let made = inner.volume.make(parent.0, name.as_bytes(), new);
+            inner.reply_entry(made, reply);
+        });
+    }
+
+    /// Answers when all is durable, and keeps no thread waiting until then.
+    fn sync(&self, reply: ReplyEmpty) {
+        self.volume().sync(Box::new(move |result| done(result, reply)));
+    }
+}
+
+impl<V: Volume> Inner<V> {
     fn reply_entry(&self, made: Result<Attr>, reply: ReplyEntry) {
         match made {
             Ok(made) => reply.entry(&FOREVER, &attr(&made, self.owners), Generation(0)),
             Err(e) => reply.error(errno(&e)),
         }
-    }
-
-    /// Answers when all is durable, and keeps no thread waiting until then.
-    fn sync(&self, reply: ReplyEmpty) {
-        self.volume.sync(Box::new(move |result| done(result, reply)));
     }
 }
 
@@ -96,7 +132,7 @@ impl<V: Volume> Filesystem for Shell<V> {
         // On a volume that changes, the kernel gathers writes, and this side
         // applies the umask: a directory's default ACL comes before it.
         let changes = InitFlags::FUSE_WRITEBACK_CACHE | InitFlags::FUSE_DONT_MASK;
-        if self.volume.changes() {
+        if self.volume().changes() {
             for wanted in changes.iter() {
                 let _ = config.add_capabilities(wanted);
             }
@@ -123,13 +159,15 @@ impl<V: Volume> Filesystem for Shell<V> {
         if name.len() > MAX_NAME_LEN {
             return reply.error(Errno::ENAMETOOLONG);
         }
-        match self.volume.lookup(parent.0, name.as_bytes()) {
-            Ok(Some(found)) => reply.entry(&FOREVER, &attr(&found, self.owners), Generation(0)),
+        match self.volume().lookup(parent.0, name.as_bytes()) {
+            Ok(Some(found)) => {
+                reply.entry(&FOREVER, &attr(&found, self.inner.owners), Generation(0))
+            }
             // Number 0 with a lifetime: the kernel keeps that there is none.
-            Ok(None) => match self.volume.attr(parent.0) {
+            Ok(None) => match self.volume().attr(parent.0) {
                 Ok(Some(like)) => {
                     let none = Attr { ino: 0, ..like };
-                    reply.entry(&FOREVER, &attr(&none, self.owners), Generation(0));
+                    reply.entry(&FOREVER, &attr(&none, self.inner.owners), Generation(0));
                 }
                 _ => reply.error(Errno::ENOENT),
             },
@@ -138,15 +176,15 @@ impl<V: Volume> Filesystem for Shell<V> {
     }
 
     fn getattr(&self, _req: &Request, ino: INodeNo, _fh: Option<FileHandle>, reply: ReplyAttr) {
-        match self.volume.attr(ino.0) {
-            Ok(Some(found)) => reply.attr(&FOREVER, &attr(&found, self.owners)),
+        match self.volume().attr(ino.0) {
+            Ok(Some(found)) => reply.attr(&FOREVER, &attr(&found, self.inner.owners)),
             Ok(None) => reply.error(Errno::ENOENT),
             Err(e) => reply.error(errno(&e)),
         }
     }
 
     fn readlink(&self, _req: &Request, ino: INodeNo, reply: ReplyData) {
-        match self.volume.attr(ino.0) {
+        match self.volume().attr(ino.0) {
             Ok(Some(Attr { inode, .. })) => match inode.body {
                 Body::Symlink(target) => reply.data(&target),
                 _ => reply.error(Errno::EINVAL),
@@ -172,7 +210,7 @@ impl<V: Volume> Filesystem for Shell<V> {
         _lock_owner: Option<LockOwner>,
         reply: ReplyData,
     ) {
-        match self.volume.read(ino.0, offset, size as usize) {
+        match self.volume().read(ino.0, offset, size as usize) {
             Ok(bytes) => reply.data(&bytes),
             Err(e) => reply.error(errno(&e)),
         }
@@ -193,7 +231,7 @@ impl<V: Volume> Filesystem for Shell<V> {
         mut reply: ReplyDirectory,
     ) {
         let result =
-            self.listings.list(&self.volume, ino.0, fh, offset, false, &mut |next, entry| {
+            self.listings.list(self.volume(), ino.0, fh, offset, false, &mut |next, entry| {
                 let name = OsStr::from_bytes(&entry.name);
                 reply.add(INodeNo(entry.ino), next, kind(entry.file_type), name)
             });
@@ -212,14 +250,14 @@ impl<V: Volume> Filesystem for Shell<V> {
         mut reply: ReplyDirectoryPlus,
     ) {
         let result =
-            self.listings.list(&self.volume, ino.0, fh, offset, true, &mut |next, entry| {
+            self.listings.list(self.volume(), ino.0, fh, offset, true, &mut |next, entry| {
                 let Some(found) = &entry.attr else { return false };
-                let attr = attr(found, self.owners);
+                let attr = attr(found, self.inner.owners);
                 let name = OsStr::from_bytes(&entry.name);
                 let full =
                     reply.add(INodeNo(found.ino), next, name, &FOREVER, &attr, Generation(0));
                 if !full && !matches!(entry.name.as_slice(), b"." | b"..") {
-                    self.volume.retain(entry);
+                    self.volume().retain(entry);
                 }
                 full
             });
@@ -256,7 +294,7 @@ impl<V: Volume> Filesystem for Shell<V> {
     }
 
     fn forget(&self, _req: &Request, ino: INodeNo, count: u64) {
-        self.volume.forget(ino.0, count);
+        self.volume().forget(ino.0, count);
     }
 
     fn setattr(
@@ -286,10 +324,10 @@ impl<V: Volume> Filesystem for Shell<V> {
             mtime: mtime.map(when),
             ctime: ctime.map(time_of_request),
         };
-        match self.volume.set_attr(ino.0, &change) {
-            Ok(now) => reply.attr(&FOREVER, &attr(&now, self.owners)),
+        self.change(move |inner| match inner.volume.set_attr(ino.0, &change) {
+            Ok(now) => reply.attr(&FOREVER, &attr(&now, inner.owners)),
             Err(e) => reply.error(errno(&e)),
-        }
+        });
     }
 
     fn mknod(
@@ -310,7 +348,7 @@ impl<V: Volume> Filesystem for Shell<V> {
             Ok(FileType::BlockDevice) => Body::Device { block: true, number: device_number(rdev) },
             _ => return reply.error(Errno::EINVAL),
         };
-        self.reply_entry(self.make(parent, name, new_inode(req, mode, umask, body)), reply);
+        self.make(parent, name, new_inode(req, mode, umask, body), reply);
     }
 
     fn mkdir(
@@ -323,7 +361,7 @@ impl<V: Volume> Filesystem for Shell<V> {
         reply: ReplyEntry,
     ) {
         let new = new_inode(req, mode, umask, Body::Directory);
-        self.reply_entry(self.make(parent, name, new), reply);
+        self.make(parent, name, new, reply);
     }
 
     fn symlink(
@@ -335,7 +373,7 @@ impl<V: Volume> Filesystem for Shell<V> {
         reply: ReplyEntry,
     ) {
         let body = Body::Symlink(target.as_os_str().as_bytes().to_vec());
-        self.reply_entry(self.make(parent, name, new_inode(req, 0o777, 0, body)), reply);
+        self.make(parent, name, new_inode(req, 0o777, 0, body), reply);
     }
 
     fn create(
@@ -348,26 +386,36 @@ impl<V: Volume> Filesystem for Shell<V> {
         _flags: i32,
         reply: ReplyCreate,
     ) {
-        match self.make(parent, name, new_inode(req, mode, umask, Body::Extents(0))) {
+        let (name, new) = (name.to_owned(), new_inode(req, mode, umask, Body::Extents(0)));
+        self.change(move |inner| match inner.volume.make(parent.0, name.as_bytes(), new) {
             Ok(made) => {
-                let made = attr(&made, self.owners);
+                let made = attr(&made, inner.owners);
                 let flags = FopenFlags::FOPEN_KEEP_CACHE;
                 reply.created(&FOREVER, &made, Generation(0), FileHandle(0), flags);
             }
             Err(e) => reply.error(errno(&e)),
-        }
+        });
     }
 
     fn link(&self, _: &Request, ino: INodeNo, to: INodeNo, name: &OsStr, reply: ReplyEntry) {
-        self.reply_entry(self.volume.link(ino.0, to.0, name.as_bytes()), reply);
+        let name = name.to_owned();
+        self.change(move |inner| {
+            inner.reply_entry(inner.volume.link(ino.0, to.0, name.as_bytes()), reply);
+        });
     }
 
     fn unlink(&self, _req: &Request, parent: INodeNo, name: &OsStr, reply: ReplyEmpty) {
-        done(self.volume.unlink(parent.0, name.as_bytes(), false), reply);
+        let name = name.to_owned();
+        self.change(move |inner| {
+            done(inner.volume.unlink(parent.0, name.as_bytes(), false), reply);
+        });
     }
 
     fn rmdir(&self, _req: &Request, parent: INodeNo, name: &OsStr, reply: ReplyEmpty) {
-        done(self.volume.unlink(parent.0, name.as_bytes(), true), reply);
+        let name = name.to_owned();
+        self.change(move |inner| {
+            done(inner.volume.unlink(parent.0, name.as_bytes(), true), reply);
+        });
     }
 
     fn rename(
@@ -389,8 +437,11 @@ impl<V: Volume> Filesystem for Shell<V> {
         } else {
             return reply.error(Errno::EINVAL);
         };
-        let (from, to) = ((parent.0, name.as_bytes()), (newparent.0, newname.as_bytes()));
-        done(self.volume.rename(from, to, mode), reply);
+        let (name, newname) = (name.to_owned(), newname.to_owned());
+        self.change(move |inner| {
+            let (from, to) = ((parent.0, name.as_bytes()), (newparent.0, newname.as_bytes()));
+            done(inner.volume.rename(from, to, mode), reply);
+        });
     }
 
     fn write(
@@ -406,10 +457,14 @@ impl<V: Volume> Filesystem for Shell<V> {
         reply: ReplyWrite,
     ) {
         let cached = write_flags.contains(WriteFlags::FUSE_WRITE_CACHE);
-        match self.volume.write(ino.0, offset, data, cached) {
-            Ok(()) => reply.written(data.len() as u32),
-            Err(e) => reply.error(errno(&e)),
-        }
+        let data = data.to_vec();
+        self.change(move |inner| {
+            let len = data.len() as u32;
+            match inner.volume.write(ino.0, offset, data, cached) {
+                Ok(()) => reply.written(len),
+                Err(e) => reply.error(errno(&e)),
+            }
+        });
     }
 
     fn setxattr(
@@ -428,15 +483,21 @@ impl<V: Volume> Filesystem for Shell<V> {
             XATTR_REPLACE => XattrMode::Replace,
             _ => return reply.error(Errno::EINVAL),
         };
-        done(self.volume.set_xattr(ino.0, name.as_bytes(), value, mode), reply);
+        let (name, value) = (name.to_owned(), value.to_vec());
+        self.change(move |inner| {
+            done(inner.volume.set_xattr(ino.0, name.as_bytes(), &value, mode), reply);
+        });
     }
 
     fn removexattr(&self, _req: &Request, ino: INodeNo, name: &OsStr, reply: ReplyEmpty) {
-        done(self.volume.remove_xattr(ino.0, name.as_bytes()), reply);
+        let name = name.to_owned();
+        self.change(move |inner| {
+            done(inner.volume.remove_xattr(ino.0, name.as_bytes()), reply);
+        });
     }
 
     fn statfs(&self, _req: &Request, _ino: INodeNo, reply: ReplyStatfs) {
-        match self.volume.space() {
+        match self.volume().space() {
             Ok(space) => {
                 let blocks = |bytes: u64| bytes.div_ceil(u64::from(BLOCK_LEN));
                 reply.statfs(
@@ -455,7 +516,7 @@ impl<V: Volume> Filesystem for Shell<V> {
     }
 
     fn getxattr(&self, _req: &Request, ino: INodeNo, name: &OsStr, size: u32, reply: ReplyXattr) {
-        match self.volume.xattr(ino.0, name.as_bytes()) {
+        match self.volume().xattr(ino.0, name.as_bytes()) {
             Ok(Some(value)) => sized(&value, size, reply),
             Ok(None) => reply.error(Errno::NO_XATTR),
             Err(e) => reply.error(errno(&e)),
@@ -463,7 +524,7 @@ impl<V: Volume> Filesystem for Shell<V> {
     }
 
     fn listxattr(&self, _req: &Request, ino: INodeNo, size: u32, reply: ReplyXattr) {
-        match self.volume.xattrs(ino.0) {
+        match self.volume().xattrs(ino.0) {
             Ok(names) => {
                 let list: Vec<u8> = names.into_iter().flat_map(|n| [n, vec![0]].concat()).collect();
                 sized(&list, size, reply);
@@ -485,7 +546,7 @@ impl<V: Volume> Filesystem for Shell<V> {
         const SEEK_DATA: i32 = 3;
         const SEEK_HOLE: i32 = 4;
         let Ok(offset) = u64::try_from(offset) else { return reply.error(Errno::ENXIO) };
-        if self.volume.changes() {
+        if self.volume().changes() {
             // The kernel may hold writes that only it knows of; it then takes
             // a file to be data throughout.
             return reply.error(Errno::ENOSYS);
@@ -493,7 +554,7 @@ impl<V: Volume> Filesystem for Shell<V> {
         if whence != SEEK_DATA && whence != SEEK_HOLE {
             return reply.error(Errno::EINVAL);
         }
-        match self.volume.seek(ino.0, offset, whence == SEEK_HOLE) {
+        match self.volume().seek(ino.0, offset, whence == SEEK_HOLE) {
             Ok(Some(at)) => reply.offset(i64::try_from(at).unwrap_or(i64::MAX)),
             Ok(None) => reply.error(Errno::ENXIO),
             Err(e) => reply.error(errno(&e)),

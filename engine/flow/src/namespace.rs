@@ -426,7 +426,7 @@ impl Namespace {
         &self,
         file: FileId,
         offset: u64,
-        bytes: &[u8],
+        bytes: Vec<u8>,
         cached: bool,
     ) -> Result<()> {
         let end = offset.checked_add(bytes.len() as u64).filter(|end| *end <= MAX_FILE_SIZE);
@@ -443,7 +443,7 @@ impl Namespace {
         } else {
             Inode { size, ..self.touched(inode, true) }
         };
-        let write = Change::Write { file, offset, bytes: bytes.to_vec() };
+        let write = Change::Write { file, offset, bytes };
         self.change(file, vec![write, put_inode(file, Inode { body, ..inode })])
     }
 

@@ -279,21 +279,26 @@ impl Portal {
         }
     }
 
+    /// True if so many publishes' worth of changes wait for the next one.
+    fn is_over(&self, times: u64) -> bool {
+        let (bytes, changes) = self.names.live.unfrozen();
+        bytes >= times * PUBLISH_BYTES || changes >= times * PUBLISH_CHANGES
+    }
+
     /// Slows writers down while another layer is being published, and holds
     /// them when as much as may be is in memory. It fails only where waiting
     /// would not help.
     fn wait_for_room(&self) -> Result<()> {
-        let over = |times: u64| {
-            let (bytes, changes) = self.names.live.unfrozen();
-            bytes >= times * PUBLISH_BYTES || changes >= times * PUBLISH_CHANGES
-        };
+        if !self.is_over(SOFT_LIMIT) {
+            return Ok(());
+        }
         let until = Instant::now() + SLOWED_DOWN;
-        while over(SOFT_LIMIT) {
+        while self.is_over(SOFT_LIMIT) {
             let work = self.work();
             if let Some((why, _)) = &work.trouble {
                 return Err(FlowError::Stalled { why: Arc::clone(why) });
             }
-            if !over(HARD_LIMIT) && Instant::now() >= until {
+            if !self.is_over(HARD_LIMIT) && Instant::now() >= until {
                 return Ok(());
             }
             drop(self.room.wait_timeout(work, SLOWED_DOWN / 4));
@@ -369,6 +374,10 @@ impl PortalVolume {
 impl Volume for PortalVolume {
     fn changes(&self) -> bool {
         true
+    }
+
+    fn is_behind(&self) -> bool {
+        self.portal.is_over(SOFT_LIMIT)
     }
 
     fn lookup(&self, parent: u64, name: &[u8]) -> Result<Option<Attr>> {
@@ -473,7 +482,7 @@ impl Volume for PortalVolume {
         self.change(|names| names.rename((source, from.1), (target, to.1), mode))
     }
 
-    fn write(&self, ino: u64, offset: u64, bytes: &[u8], cached: bool) -> Result<()> {
+    fn write(&self, ino: u64, offset: u64, bytes: Vec<u8>, cached: bool) -> Result<()> {
         let file = self.file(ino)?;
         self.change(|names| names.write(file, offset, bytes, cached))
     }

@@ -131,6 +131,10 @@ pub trait Volume: Send + Sync + 'static {
     fn changes(&self) -> bool {
         false
     }
+    /// True if who changes something now may have to wait.
+    fn is_behind(&self) -> bool {
+        false
+    }
     /// What a name in a directory leads to.
     fn lookup(&self, parent: u64, name: &[u8]) -> Result<Option<Attr>>;
     /// The kernel was told of this inode by a listing.
@@ -182,7 +186,7 @@ pub trait Volume: Send + Sync + 'static {
     }
     /// Writes bytes of a regular file. With `cached`, they come out of the
     /// kernel's cache, which sets the file's times by itself.
-    fn write(&self, _ino: u64, _offset: u64, _bytes: &[u8], _cached: bool) -> Result<()> {
+    fn write(&self, _ino: u64, _offset: u64, _bytes: Vec<u8>, _cached: bool) -> Result<()> {
         Err(Refusal::ReadOnly.into())
     }
     /// Sets an extended attribute.

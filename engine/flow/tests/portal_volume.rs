@@ -61,13 +61,13 @@ fn a_large_file_without_a_name_is_kept_until_it_is_forgotten() {
     let (portal, volume) = place.open();
     let ino = file(&volume, ROOT, "f").ino;
     let mut want = noise(1 << 20, 1);
-    volume.write(ino, 0, &want, false).unwrap();
+    volume.write(ino, 0, want.clone(), false).unwrap();
     portal.publish().unwrap();
     volume.unlink(ROOT, b"f", false).unwrap();
     assert_eq!(volume.attr(ino).unwrap().unwrap().links, 0);
     for i in 0..20u64 {
         let (at, bytes) = (700_000 + i * 900_000, noise(1_000_000, i as u8));
-        volume.write(ino, at, &bytes, false).unwrap();
+        volume.write(ino, at, bytes.clone(), false).unwrap();
         want.resize(want.len().max(at as usize + bytes.len()), 0);
         want[at as usize..at as usize + bytes.len()].copy_from_slice(&bytes);
         if i == 18 {
@@ -91,7 +91,7 @@ fn reading_and_writing_go_on_while_it_is_published() {
     let (portal, volume) = place.open();
     const LEN: usize = 70_000;
     let files: Vec<u64> = (0..4).map(|n| file(&volume, ROOT, &format!("f{n}")).ino).collect();
-    files.iter().for_each(|ino| volume.write(*ino, 0, &[0; LEN], false).unwrap());
+    files.iter().for_each(|ino| volume.write(*ino, 0, vec![0; LEN], false).unwrap());
     let over = AtomicBool::new(false);
     std::thread::scope(|scope| {
         scope.spawn(|| {
@@ -110,7 +110,7 @@ fn reading_and_writing_go_on_while_it_is_published() {
         });
         for round in 1..=24u8 {
             for ino in &files {
-                volume.write(*ino, 0, &[round; LEN], false).unwrap();
+                volume.write(*ino, 0, vec![round; LEN], false).unwrap();
             }
             let name = format!("n{round}");
             file(&volume, ROOT, &name);
@@ -161,7 +161,7 @@ fn a_file_reads_the_same_while_its_name_is_taken() {
     let (portal, volume) = place.open();
     let over = AtomicBool::new(false);
     let open = std::sync::Mutex::new(file(&volume, ROOT, "target").ino);
-    volume.write(*open.lock().unwrap(), 0, &[1; 3000], false).unwrap();
+    volume.write(*open.lock().unwrap(), 0, vec![1; 3000], false).unwrap();
     std::thread::scope(|scope| {
         for _ in 0..2 {
             scope.spawn(|| {
@@ -178,7 +178,7 @@ fn a_file_reads_the_same_while_its_name_is_taken() {
         }
         for round in 0..400 {
             let new = file(&volume, ROOT, "new").ino;
-            volume.write(new, 0, &[1; 3000], false).unwrap();
+            volume.write(new, 0, vec![1; 3000], false).unwrap();
             if round % 50 == 0 {
                 portal.publish().unwrap();
             }
@@ -245,8 +245,8 @@ fn what_posix_refuses_is_refused() {
         (refused(rename((ROOT, b"f"), (dir, b"y"), RenameMode::Exchange)), Refusal::Missing),
         (refused(volume.set_attr(dir, &size(1)).map(drop)), Refusal::IsADirectory),
         (refused(volume.set_attr(plain, &size(u64::MAX)).map(drop)), Refusal::TooLarge),
-        (refused(volume.write(plain, i64::MAX as u64, b"x", false)), Refusal::TooLarge),
-        (refused(volume.write(plain, u64::MAX, b"x", false)), Refusal::TooLarge),
+        (refused(volume.write(plain, i64::MAX as u64, b"x".to_vec(), false)), Refusal::TooLarge),
+        (refused(volume.write(plain, u64::MAX, b"x".to_vec(), false)), Refusal::TooLarge),
         (refused(volume.remove_xattr(plain, b"user.none")), Refusal::NoAttribute),
     ];
     for (i, (found, want)) in rows.into_iter().enumerate() {
@@ -254,7 +254,7 @@ fn what_posix_refuses_is_refused() {
     }
     // The largest file there may be, and nothing stored of it.
     volume.set_attr(plain, &size(i64::MAX as u64)).unwrap();
-    volume.write(plain, i64::MAX as u64 - 3, b"end", false).unwrap();
+    volume.write(plain, i64::MAX as u64 - 3, b"end".to_vec(), false).unwrap();
     assert_eq!(volume.read(plain, i64::MAX as u64 - 5, 10).unwrap(), b"\0\0end");
     portal.close().unwrap();
     let (portal, volume) = place.open();
