@@ -31,6 +31,7 @@ fn refused(refusal: Refusal) -> Errno {
         Refusal::NameTooLong => Errno::ENAMETOOLONG,
         Refusal::TooLarge => Errno::EFBIG,
         Refusal::AttributeTooLarge => Errno::E2BIG,
+        Refusal::Unsupported => Errno::EOPNOTSUPP,
         Refusal::ReadOnly => Errno::EROFS,
     }
 }
@@ -60,6 +61,7 @@ mod tests {
             (Refusal::NameTooLong.into(), Errno::ENAMETOOLONG),
             (Refusal::TooLarge.into(), Errno::EFBIG),
             (Refusal::AttributeTooLarge.into(), Errno::E2BIG),
+            (Refusal::Unsupported.into(), Errno::EOPNOTSUPP),
             (Refusal::ReadOnly.into(), Errno::EROFS),
             (FlowError::Stalled { why: io(std::io::ErrorKind::StorageFull).into() }, Errno::ENOSPC),
         ];

@@ -142,6 +142,9 @@ pub enum Refusal {
     /// An attribute's value over 64 KiB.
     #[error("attribute too large")]
     AttributeTooLarge,
+    /// Something that this filesystem does not keep.
+    #[error("operation not supported")]
+    Unsupported,
     /// Nothing may be changed here.
     #[error("read-only file system")]
     ReadOnly,

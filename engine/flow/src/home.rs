@@ -66,6 +66,13 @@ impl Home {
         &self.run
     }
 
+    /// True if there are portals, whether a keyring opens them or not.
+    pub fn has_portals(&self) -> bool {
+        let entries = std::fs::read_dir(self.data.join("portals")).into_iter().flatten().flatten();
+        let mut names = entries.map(|entry| entry.file_name());
+        names.any(|name| !name.as_encoded_bytes().starts_with(b"."))
+    }
+
     /// Path of the keyring.
     pub fn keyring_path(&self) -> PathBuf {
         self.data.join("keyring")

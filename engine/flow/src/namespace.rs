@@ -520,8 +520,17 @@ impl Namespace {
         value: &[u8],
         mode: XattrMode,
     ) -> Result<()> {
-        if name.is_empty() || name.len() > MAX_NAME_LEN || name.contains(&0) {
+        if name.len() > MAX_NAME_LEN || name.contains(&0) {
             return Err(Refusal::Invalid.into());
+        }
+        // What no other filesystem takes could not be copied out again.
+        let spaces: [&[u8]; 3] = [b"user.", b"trusted.", b"security."];
+        match spaces.iter().find_map(|space| name.strip_prefix(*space)) {
+            Some(b"") => return Err(Refusal::Invalid.into()),
+            None if name != acl::ACCESS && name != acl::DEFAULT => {
+                return Err(Refusal::Unsupported.into());
+            }
+            _ => {}
         }
         if value.len() > MAX_XATTR_LEN {
             return Err(Refusal::AttributeTooLarge.into());

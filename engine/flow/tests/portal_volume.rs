@@ -9,7 +9,7 @@ use tempfile::TempDir;
 use warp_flow::home::Home;
 use warp_flow::portal::{Portal, PortalVolume};
 use warp_flow::portals::Portals;
-use warp_flow::volume::{Attr, NewInode, RenameMode, SetAttr, Volume};
+use warp_flow::volume::{Attr, NewInode, RenameMode, SetAttr, Volume, XattrMode};
 use warp_flow::{FlowError, Refusal};
 use warp_format::record::Body;
 use warp_format::{Keyring, Secret};
@@ -248,6 +248,8 @@ fn what_posix_refuses_is_refused() {
         (refused(volume.write(plain, i64::MAX as u64, b"x".to_vec(), false)), Refusal::TooLarge),
         (refused(volume.write(plain, u64::MAX, b"x".to_vec(), false)), Refusal::TooLarge),
         (refused(volume.remove_xattr(plain, b"user.none")), Refusal::NoAttribute),
+        (refused(volume.set_xattr(plain, b"foo.a", b"1", XattrMode::Set)), Refusal::Unsupported),
+        (refused(volume.set_xattr(plain, b"user.", b"1", XattrMode::Set)), Refusal::Invalid),
     ];
     for (i, (found, want)) in rows.into_iter().enumerate() {
         assert_eq!(found, want, "row {i}");

@@ -19,6 +19,7 @@ use serde::Serialize;
 use serde::de::DeserializeOwned;
 use std::ffi::OsString;
 use std::io::{self, BufRead, BufReader, Read};
+use std::os::unix::process::CommandExt;
 use std::path::Path;
 use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
@@ -226,6 +227,8 @@ fn json(body: &impl Serialize) -> Bytes {
 fn start(home: &Home) -> Result<()> {
     let failed = |e: io::Error| Failure::new(Exit::Failed, format!("background process: {e}"));
     let mut command = Command::new("/proc/self/exe");
+    // As `ps` shows it.
+    command.arg0("warp");
     // Not the directory that this was typed in: it would stay busy. And not
     // what is in the environment: flags and passphrases are for this command.
     command.arg("daemon").current_dir("/").env_clear().envs(environment(home));

@@ -1,8 +1,8 @@
-//! SIGINT and SIGTERM: the job is asked to stop and cleans up; a second
+//! SIGINT, SIGTERM and SIGHUP: the job is asked to stop and cleans up; a second
 //! signal ends the process at once.
 
 use crate::report::{Exit, Failure};
-use signal_hook::consts::{SIGINT, SIGTERM};
+use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicI32, Ordering};
 use warp_flow::Progress;
@@ -17,7 +17,7 @@ pub(crate) fn stop_on_signal(progress: &Arc<Progress>) -> Result<(), Failure> {
 
 /// Calls `first` at the first signal.
 pub(crate) fn on_signal(first: impl FnOnce() + Send + 'static) -> Result<(), Failure> {
-    let mut signals = signal_hook::iterator::Signals::new([SIGINT, SIGTERM])
+    let mut signals = signal_hook::iterator::Signals::new([SIGHUP, SIGINT, SIGTERM])
         .map_err(|e| Failure::new(Exit::Failed, format!("signal handler: {e}")))?;
     std::thread::spawn(move || {
         let mut first = Some(first);
@@ -36,7 +36,7 @@ pub(crate) fn on_signal(first: impl FnOnce() + Send + 'static) -> Result<(), Fai
 pub(crate) fn received() -> Option<Exit> {
     match LAST.load(Ordering::SeqCst) {
         SIGINT => Some(Exit::Interrupted),
-        SIGTERM => Some(Exit::Terminated),
+        SIGTERM | SIGHUP => Some(Exit::Terminated),
         _ => None,
     }
 }

@@ -191,12 +191,23 @@ fn is_mistaken(args: &MountArgs, name: &str) -> Result<bool> {
 
 /// Without a key there is no portal, and no need for a daemon to say so.
 fn check_key(name: &str) -> Result<()> {
-    if Home::from_environment()?.read_keyring()?.is_some() {
+    let home = Home::from_environment()?;
+    if home.read_keyring()?.is_some() {
         return Ok(());
+    }
+    if home.has_portals() {
+        return Err(lost_keyring(&home));
     }
     let cause = format!("{name}: no such archive, and this device has no portal");
     Err(Failure::new(Exit::NotFound, cause)
         .hint(format!("`warp portal create {name}` makes one; an archive is named FILE.warp")))
+}
+
+/// There are portals, and nothing to open them with.
+pub(super) fn lost_keyring(home: &Home) -> Failure {
+    let path = home.keyring_path();
+    Failure::new(Exit::NotFound, format!("{}: the keyring is missing", path.display()))
+        .hint("bring the file back, or `warp key recover` makes one from the recovery phrase")
 }
 
 fn options(args: &MountArgs) -> Result<MountOptions> {

@@ -1,6 +1,7 @@
 //! `warp portal`: the portals of this device.
 
 use super::key;
+use super::mount::lost_keyring;
 use crate::args::{Portal, PortalCreate, PortalLeave, PortalLs, PortalStatus};
 use crate::client::Daemon;
 use crate::daemon::wire::{
@@ -25,6 +26,9 @@ pub(super) fn run(verb: Portal, ui: &Ui) -> Result<Exit> {
 
 fn create(args: &PortalCreate, ui: &Ui) -> Result<Exit> {
     let home = Home::from_environment()?;
+    if home.read_keyring()?.is_none() && home.has_portals() {
+        return Err(lost_keyring(&home));
+    }
     key::ensure(&args.passphrase, &home, ui)?;
     let ask = CreatePortal {
         name: args.name.clone(),
@@ -43,6 +47,9 @@ fn create(args: &PortalCreate, ui: &Ui) -> Result<Exit> {
 
 fn ls(args: &PortalLs, ui: &Ui) -> Result<Exit> {
     let home = Home::from_environment()?;
+    if home.read_keyring()?.is_none() && home.has_portals() {
+        return Err(lost_keyring(&home));
+    }
     let rows: Vec<PortalRow> =
         Daemon::started(&home)?.ask_unlocked(&args.passphrase, Method::GET, "/v1/portals", &())?;
     if ui.json {
@@ -93,6 +100,9 @@ fn status(args: &PortalStatus, ui: &Ui) -> Result<Exit> {
 /// a key.
 fn known(home: &Home, name: &str) -> Result<Daemon> {
     if home.read_keyring()?.is_none() {
+        if home.has_portals() {
+            return Err(lost_keyring(home));
+        }
         let cause = format!("portal {name}: this device has no key yet, and no portal");
         return Err(Failure::new(Exit::NotFound, cause)
             .hint(format!("`warp portal create {name}` makes both")));

@@ -5,7 +5,7 @@ use crate::args::StatusArgs;
 use crate::client::Daemon;
 use crate::daemon::edge::identity;
 use crate::daemon::wire::{MountRow, PortalRow, Status};
-use crate::places::mount_of;
+use crate::places::{is_archive_mount, mount_of};
 use crate::report::{Exit, Failure, Result, Ui};
 use hyper::Method;
 use serde_json::{Value, json};
@@ -15,6 +15,8 @@ use warp_flow::FlowError;
 use warp_flow::home::Home;
 use warp_flow::portals::Portals;
 use warp_format::Keyring;
+use warp_fs::Mounted;
+use warp_fs::kernel::{absolute, is_dead, mounts};
 
 const WATCH_EVERY: Duration = Duration::from_secs(1);
 
@@ -23,6 +25,14 @@ struct Known {
     status: Status,
     /// Of the daemon, if one runs.
     running: Option<Running>,
+    /// Mounts of ours that the daemon does not serve.
+    others: Vec<Other>,
+}
+
+/// An archive, a portal that another daemon serves, or a dead mount.
+struct Other {
+    mount: Mounted,
+    dead: bool,
 }
 
 struct Running {
@@ -34,7 +44,7 @@ pub(crate) fn run(args: &StatusArgs, ui: &Ui) -> Result<Exit> {
         let home = Home::from_environment()?;
         let mut known = known(&home)?;
         if let Some(typed) = &args.directory {
-            only(&mut known.status, typed)?;
+            only(&mut known, typed)?;
         }
         if ui.json {
             ui.print(&document(&known).to_string())?;
@@ -52,9 +62,22 @@ pub(crate) fn run(args: &StatusArgs, ui: &Ui) -> Result<Exit> {
 }
 
 fn known(home: &Home) -> Result<Known> {
+    let mut known = of_daemon(home)?;
+    let served: Vec<PathBuf> =
+        known.status.mounts.iter().map(|row| row.directory.clone().into()).collect();
+    let ours = mounts().into_iter().filter(|mount| mount.is_ours());
+    known.others = ours
+        .filter(|mount| !served.contains(&mount.directory))
+        .map(|mount| Other { dead: is_dead(&mount.directory), mount })
+        .collect();
+    Ok(known)
+}
+
+fn of_daemon(home: &Home) -> Result<Known> {
     if let Some(mut daemon) = Daemon::running(home)? {
         let status = daemon.ask(Method::GET, "/v1/status", &())?;
-        return Ok(Known { status, running: Some(Running { pid: daemon.pid() }) });
+        let running = Some(Running { pid: daemon.pid() });
+        return Ok(Known { status, running, others: Vec::new() });
     }
     let mut status = Status {
         stays: false,
@@ -81,20 +104,26 @@ fn known(home: &Home) -> Result<Known> {
                 .collect();
         }
     }
-    Ok(Known { status, running: None })
+    Ok(Known { status, running: None, others: Vec::new() })
 }
 
 /// Leaves only the mount that `typed` is in.
-fn only(status: &mut Status, typed: &PathBuf) -> Result<()> {
-    let mount = mount_of(typed).map_err(|e| FlowError::io(typed, e))?;
-    let directory = mount.map(|mount| mount.directory);
+fn only(known: &mut Known, typed: &PathBuf) -> Result<()> {
+    let dead = known.others.iter().find(|other| other.mount.directory == absolute(typed));
+    let directory = match dead {
+        Some(other) => Some(other.mount.directory.clone()),
+        None => mount_of(typed).map_err(|e| FlowError::io(typed, e))?.map(|m| m.directory),
+    };
+    let status = &mut known.status;
     status.mounts.retain(|row| Some(PathBuf::from(row.directory.clone())) == directory);
-    let Some(row) = status.mounts.first() else {
-        let cause = format!("{}: is not in a mounted portal", typed.display());
+    known.others.retain(|other| Some(&other.mount.directory) == directory.as_ref());
+    if status.mounts.is_empty() && known.others.is_empty() {
+        let cause = format!("{}: is in no mount of warp", typed.display());
         return Err(Failure::new(Exit::NotFound, cause)
             .hint("`warp status` without a directory lists what is mounted"));
-    };
-    status.portals.retain(|portal| portal.id == row.id);
+    }
+    let shown: Vec<String> = status.mounts.iter().map(|row| row.id.clone()).collect();
+    status.portals.retain(|portal| shown.contains(&portal.id));
     Ok(())
 }
 
@@ -111,6 +140,7 @@ fn document(known: &Known) -> Value {
         },
         "portals": portals.iter().map(portal::row).collect::<Vec<_>>(),
         "mounts": mounts.iter().map(mount).collect::<Vec<_>>(),
+        "other_mounts": known.others.iter().map(other).collect::<Vec<_>>(),
         "unpublished_bytes": unpublished_bytes(mounts),
     })
 }
@@ -129,6 +159,14 @@ fn mount(row: &MountRow) -> Value {
     });
     portal::merge(&mut document, &row.standing);
     document
+}
+
+fn other(other: &Other) -> Value {
+    json!({
+        "directory": other.mount.directory.to_string_lossy(),
+        "source": other.mount.source,
+        "dead": other.dead,
+    })
 }
 
 fn unpublished_bytes(mounts: &[MountRow]) -> u64 {
@@ -172,6 +210,15 @@ fn show(known: &Known, ui: &Ui) -> Result<()> {
         if let Some(trouble) = &row.standing.trouble {
             ui.print(&format!("        not published: {trouble}"))?;
         }
+    }
+    for Other { mount, dead } in &known.others {
+        let at = mount.directory.display();
+        let what = match (dead, is_archive_mount(mount)) {
+            (true, _) => format!(": no process serves it; `warp umount {at}` clears it"),
+            (false, true) => ", an archive".to_owned(),
+            (false, false) => ", by the daemon of another WARP_HOME".to_owned(),
+        };
+        ui.print(&format!("mount   {} on {at}{what}", mount.source))?;
     }
     for row in &status.portals {
         ui.print(&format!("portal  {}", portal::line(row)))?;

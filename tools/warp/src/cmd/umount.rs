@@ -6,9 +6,11 @@ use crate::daemon::wire::{Unmount, Unmounted};
 use crate::places::{is_archive_mount, unmount_failure};
 use crate::report::{Exit, Failure, Result, Ui};
 use hyper::Method;
+use rustix::fs::{Mode, OFlags};
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
+use warp_flow::FlowError;
 use warp_flow::home::Home;
 use warp_fs::Mounted;
 use warp_fs::kernel::{absolute, is_dead, mounts, unmount};
@@ -23,15 +25,39 @@ pub(crate) fn run(args: &Umount, ui: &Ui) -> Result<Exit> {
         // Nobody is left who could flush anything, and who is still in it
         // has nothing to lose.
         unmount(&directory, true).map_err(|e| unmount_failure(&directory, &e))?;
-    } else if is_archive_mount(&mount) || !ask_daemon(args, &directory)? {
+    } else if is_archive_mount(&mount) {
         unmount(&directory, args.lazy).map_err(|e| unmount_failure(&directory, &e))?;
         if !args.lazy {
             wait_for_end(&directory);
         }
+    } else if !ask_daemon(args, &directory)? {
+        return of_another(args, &directory, ui);
     }
     let what = if dead { "was dead, and is cleared" } else { "is unmounted" };
     ui.summary(&format!("{} {what}", directory.display()));
     Ok(Exit::Ok)
+}
+
+/// A portal that another home's daemon serves: it is made durable here, and
+/// published there, which cannot be waited for.
+fn of_another(args: &Umount, directory: &Path, ui: &Ui) -> Result<Exit> {
+    if !args.lazy {
+        let flags = OFlags::RDONLY | OFlags::CLOEXEC;
+        let opened = rustix::fs::open(directory, flags, Mode::empty());
+        let durable = opened.and_then(|directory| {
+            rustix::fs::syncfs(&directory)?;
+            rustix::fs::fsync(&directory)
+        });
+        durable.map_err(|e| Failure::from(FlowError::io(directory, e)))?;
+    }
+    unmount(directory, args.lazy).map_err(|e| unmount_failure(directory, &e))?;
+    let cause = format!(
+        "{}: is unmounted, and durable; the daemon of another WARP_HOME still publishes it",
+        directory.display()
+    );
+    let hint = "`warp status` with that WARP_HOME, as its user, shows how far it is";
+    ui.fail(&Failure::new(Exit::Temporary, cause).hint(hint));
+    Ok(Exit::Temporary)
 }
 
 /// The directory on which something of ours is mounted, and what it is.

@@ -300,6 +300,7 @@ impl Edge {
     pub(crate) fn mount(self: &Arc<Self>, ask: MountPortal) -> Result<MountRow> {
         let keys = self.keys()?;
         let entry = keys.portals.find(&ask.portal)?;
+        self.keep_free(&PathBuf::from(ask.directory.clone()))?;
         let reserved = self.reserve(&entry)?;
         let portal = keys.portals.open(&entry.name)?;
         let path = PathBuf::from(ask.path.clone());
@@ -341,6 +342,18 @@ impl Edge {
             edge.forget(&mounted);
         });
         Ok(row)
+    }
+
+    /// What hides this home's own files would hide them from this daemon too.
+    fn keep_free(&self, directory: &Path) -> Result<()> {
+        let real = |path: &Path| std::fs::canonicalize(path).unwrap_or_else(|_| path.into());
+        let target = real(directory);
+        let own = [self.home.data(), self.home.run(), &self.home.data().join("portals")];
+        if own.into_iter().any(|path| real(path).starts_with(&target)) {
+            let cause = format!("{}: warp's own files lie there", directory.display());
+            return Err(Failure::new(Exit::Usage, cause).hint("name another directory").into());
+        }
+        Ok(())
     }
 
     fn forget(&self, mounted: &Arc<Mounted>) {
@@ -426,7 +439,8 @@ impl Edge {
     /// it the daemon.
     pub(crate) fn down(self: &Arc<Self>, (): ()) -> Result<()> {
         let mut in_use = None;
-        for mounted in self.mounts() {
+        // The newest first: it may be mounted inside an older one.
+        for mounted in self.mounts().into_iter().rev() {
             mounted.settle(true)?;
             match mounted.unmount(false, true) {
                 Ok(()) => mounted.wait_for_the_end()?,
@@ -446,7 +460,7 @@ impl Edge {
     /// The daemon ends: everything is unmounted, published and closed, what
     /// is in use too.
     pub(crate) fn close_all(&self) {
-        for mounted in self.mounts() {
+        for mounted in self.mounts().into_iter().rev() {
             if mounted.unmount(false, true).is_err() {
                 let _ = mounted.unmount(true, true);
             }
@@ -498,8 +512,12 @@ pub(crate) fn corrupt_keyring(error: FlowError) -> Failure {
 /// A failure about a portal: what helps an archive does not help it.
 pub(super) fn of_portal(error: FlowError) -> Failure {
     let damaged = error.is_damage();
+    let of_record = matches!(&error, FlowError::File { path, .. } if path.ends_with("portal"));
     let mut failure = Failure::from(error);
-    if damaged {
+    if of_record {
+        let hint = "it is damaged, or another owner's: `warp key show` says whose keyring this is";
+        failure.hint = Some(hint.into());
+    } else if damaged {
         failure.hint = Some("what is whole can still be read; copy it elsewhere".into());
     }
     failure
