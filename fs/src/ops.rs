@@ -30,6 +30,10 @@ use warp_format::record::{Body, FileType};
 
 /// How long the kernel may keep what nobody else changes.
 const FOREVER: Duration = Duration::from_secs(365 * 24 * 3600);
+/// The same for the attributes of a directory that can change. The kernel may
+/// store what a stat was told after it has heard that the directory changed
+/// meanwhile, and would keep it; rsync then believes a time that is not there.
+const BRIEF: Duration = Duration::from_millis(10);
 /// Requests that the kernel may have under way in the background: read-ahead
 /// and asynchronous reads. Its default of 12 starves four parallel readers.
 const MAX_BACKGROUND: u16 = 64;
@@ -98,9 +102,18 @@ impl<V: Volume> Shell<V> {
 }
 
 impl<V: Volume> Inner<V> {
+    /// How long the kernel may keep these attributes.
+    fn lasts(&self, of: &Attr) -> &'static Duration {
+        let is_directory = of.inode.file_type() == FileType::Directory;
+        if is_directory && self.volume.changes() { &BRIEF } else { &FOREVER }
+    }
+
     fn reply_entry(&self, made: Result<Attr>, reply: ReplyEntry) {
         match made {
-            Ok(made) => reply.entry(&FOREVER, &attr(&made, self.owners), Generation(0)),
+            Ok(made) => {
+                let shown = attr(&made, self.owners);
+                reply.entry_with_ttls(self.lasts(&made), &FOREVER, &shown, Generation(0));
+            }
             Err(e) => reply.error(errno(&e)),
         }
     }
@@ -161,7 +174,9 @@ impl<V: Volume> Filesystem for Shell<V> {
         }
         match self.volume().lookup(parent.0, name.as_bytes()) {
             Ok(Some(found)) => {
-                reply.entry(&FOREVER, &attr(&found, self.inner.owners), Generation(0))
+                let shown = attr(&found, self.inner.owners);
+                let lasts = self.inner.lasts(&found);
+                reply.entry_with_ttls(lasts, &FOREVER, &shown, Generation(0));
             }
             // Number 0 with a lifetime: the kernel keeps that there is none.
             Ok(None) => match self.volume().attr(parent.0) {
@@ -177,7 +192,9 @@ impl<V: Volume> Filesystem for Shell<V> {
 
     fn getattr(&self, _req: &Request, ino: INodeNo, _fh: Option<FileHandle>, reply: ReplyAttr) {
         match self.volume().attr(ino.0) {
-            Ok(Some(found)) => reply.attr(&FOREVER, &attr(&found, self.inner.owners)),
+            Ok(Some(found)) => {
+                reply.attr(self.inner.lasts(&found), &attr(&found, self.inner.owners));
+            }
             Ok(None) => reply.error(Errno::ENOENT),
             Err(e) => reply.error(errno(&e)),
         }
@@ -252,10 +269,9 @@ impl<V: Volume> Filesystem for Shell<V> {
         let result =
             self.listings.list(self.volume(), ino.0, fh, offset, true, &mut |next, entry| {
                 let Some(found) = &entry.attr else { return false };
-                let attr = attr(found, self.inner.owners);
+                let (attr, lasts) = (attr(found, self.inner.owners), self.inner.lasts(found));
                 let name = OsStr::from_bytes(&entry.name);
-                let full =
-                    reply.add(INodeNo(found.ino), next, name, &FOREVER, &attr, Generation(0));
+                let full = reply.add(INodeNo(found.ino), next, name, lasts, &attr, Generation(0));
                 if !full && !matches!(entry.name.as_slice(), b"." | b"..") {
                     self.volume().retain(entry);
                 }
@@ -325,7 +341,7 @@ impl<V: Volume> Filesystem for Shell<V> {
             ctime: ctime.map(time_of_request),
         };
         self.change(move |inner| match inner.volume.set_attr(ino.0, &change) {
-            Ok(now) => reply.attr(&FOREVER, &attr(&now, inner.owners)),
+            Ok(now) => reply.attr(inner.lasts(&now), &attr(&now, inner.owners)),
             Err(e) => reply.error(errno(&e)),
         });
     }
