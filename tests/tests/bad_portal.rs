@@ -33,6 +33,13 @@ fn state(device: &Device, start: &str) -> Vec<PathBuf> {
     found
 }
 
+/// Puts the home on a tmpfs of its own, or changes how it is mounted.
+#[track_caller]
+fn mount_home(device: &Device, options: &str) {
+    let words = ["-t", "tmpfs", "-o", options, "tmpfs"].map(OsStr::new);
+    must("mount", words.into_iter().chain([device.home().as_os_str()]));
+}
+
 /// Writes a file and makes it durable.
 #[track_caller]
 fn write_durably(path: &Path, bytes: &[u8]) {
@@ -571,19 +578,7 @@ fn a_portal_mounts_from_a_home_with_a_long_path() {
 fn a_home_that_cannot_be_written_lets_no_portal_mount() {
     let device = Device::without_key();
     mkdir(device.home());
-    let mount = |options: &str| {
-        must(
-            "mount",
-            [
-                OsStr::new("-t"),
-                "tmpfs".as_ref(),
-                "-o".as_ref(),
-                options.as_ref(),
-                "tmpfs".as_ref(),
-                device.home().as_os_str(),
-            ],
-        );
-    };
+    let mount = |options: &str| mount_home(&device, options);
     mount("mode=0700,size=64m");
     device.make_key();
     device.create("p");
@@ -674,19 +669,7 @@ fn fill(device: &Device, start: u64) -> Vec<u64> {
 fn a_full_disk_costs_a_portal_mount_nothing_that_was_durable() {
     let device = Device::without_key();
     mkdir(device.home());
-    let mount = |options: &str| {
-        must(
-            "mount",
-            [
-                OsStr::new("-t"),
-                "tmpfs".as_ref(),
-                "-o".as_ref(),
-                options.as_ref(),
-                "tmpfs".as_ref(),
-                device.home().as_os_str(),
-            ],
-        );
-    };
+    let mount = |options: &str| mount_home(&device, options);
     mount("mode=0700,size=24m");
     device.make_key();
     device.create("p");

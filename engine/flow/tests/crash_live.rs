@@ -7,6 +7,7 @@ mod common;
 use common::{Act, Model, open};
 use std::sync::Arc;
 use warp_cache::testing::{Barrier, CrashDisk, Fate, Op};
+use warp_flow::live::Live;
 
 /// A day's work: files made, appended to, replaced by rename, removed, with
 /// commits and publishes in between.
@@ -42,23 +43,28 @@ fn acts() -> Vec<Act> {
 fn run(disk: &CrashDisk) -> Vec<Model> {
     let live = open(Arc::new(disk.clone()), 1).unwrap();
     let mut models = vec![Model::default()];
-    let mut model = Model::default();
     for (i, act) in acts().iter().enumerate() {
-        let changes = model.act(act);
-        if !changes.is_empty() {
-            live.apply(changes).unwrap();
+        if step(&live, &mut models, act) {
+            disk.mark(i as u64 + 1);
         }
-        models.push(model.clone());
-        match act {
-            Act::Commit => live.commit().unwrap(),
-            Act::Publish => {
-                live.publish().unwrap();
-            }
-            _ => continue,
-        }
-        disk.mark(i as u64 + 1);
     }
     models
+}
+
+/// Does an act and adds the model after it; true if it acknowledged all.
+fn step(live: &Live, models: &mut Vec<Model>, act: &Act) -> bool {
+    let mut model = models[models.len() - 1].clone();
+    let changes = model.act(act);
+    models.push(model);
+    if !changes.is_empty() {
+        live.apply(changes).unwrap();
+    }
+    match act {
+        Act::Commit => live.commit().unwrap(),
+        Act::Publish => drop(live.publish().unwrap()),
+        _ => return false,
+    }
+    true
 }
 
 fn check(log: &[Op], image: CrashDisk, models: &[Model]) -> Result<(), String> {
@@ -148,19 +154,10 @@ fn a_kill_a_restart_and_then_a_power_cut_lose_nothing_acknowledged() {
         let live = open(Arc::new(disk.clone()), 1).unwrap();
         let mut acknowledged = 0;
         for (i, act) in acts()[..killed_after].iter().enumerate() {
-            let mut model = models[i].clone();
-            let changes = model.act(act);
-            models.push(model);
-            if !changes.is_empty() {
-                live.apply(changes).unwrap();
+            if step(&live, &mut models, act) {
+                acknowledged = i + 1;
+                disk.mark(acknowledged as u64);
             }
-            match act {
-                Act::Commit => live.commit().unwrap(),
-                Act::Publish => drop(live.publish().unwrap()),
-                _ => continue,
-            }
-            acknowledged = i + 1;
-            disk.mark(acknowledged as u64);
         }
         drop(live);
         models.truncate(acknowledged + 1);
@@ -169,18 +166,9 @@ fn a_kill_a_restart_and_then_a_power_cut_lose_nothing_acknowledged() {
         let more =
             [Act::Create(210), Act::Write(210, 0, 2000), Act::Commit, Act::Publish, Act::Commit];
         for act in &more {
-            let mut model = models[models.len() - 1].clone();
-            let changes = model.act(act);
-            models.push(model);
-            if !changes.is_empty() {
-                live.apply(changes).unwrap();
+            if step(&live, &mut models, act) {
+                disk.mark(models.len() as u64 - 1);
             }
-            match act {
-                Act::Commit => live.commit().unwrap(),
-                Act::Publish => drop(live.publish().unwrap()),
-                _ => continue,
-            }
-            disk.mark(models.len() as u64 - 1);
         }
         let result = crashes(&disk, &models, 3, 1);
         result.unwrap_or_else(|e| panic!("killed after {killed_after}: {e}"));
