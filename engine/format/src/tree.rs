@@ -4,7 +4,7 @@
 //! their own kind. Promises: the same map has the same nodes (and the same
 //! root hash) whoever built it and in whatever order; a node read has the map
 //! that its parent names. Never: fetches (the caller's `fetch` does).
-//! Tested by `tests/prop_format.rs` and fuzz target `node`.
+//! Tested by `tests/prop_tree.rs` and fuzz target `node`.
 //!
 //! A node ends after a key whose keyed hash falls below a threshold, once the
 //! node is [`NODE_MIN_LEN`] long, and at the latest at [`NODE_MAX_LEN`]. The

@@ -2,7 +2,7 @@
 //! packs, the journal and the changes in it, the dedup log. What goes in comes
 //! out, one value has one encoding, and foreign bytes never panic.
 
-#[expect(dead_code, reason = "shared with prop_format.rs, which uses all of it")]
+#[expect(dead_code, reason = "shared with prop_format.rs and prop_tree.rs")]
 mod arb;
 
 use arb::*;
