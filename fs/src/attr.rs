@@ -1,24 +1,10 @@
 //! Attributes as the kernel takes them.
 
+use crate::owners::Owners;
 use fuser::{FileAttr, FileType as Kind, INodeNo};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 use warp_flow::volume::Attr;
 use warp_format::record::{Body, FileType, Time};
-
-/// Who owns what is shown.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Owners {
-    /// As stored: a mount by root.
-    Stored,
-    /// All of it this user: an ordinary user's mount, in which files of
-    /// another owner could not be read.
-    Mounter {
-        /// User.
-        uid: u32,
-        /// Group.
-        gid: u32,
-    },
-}
 
 pub(crate) fn kind(file_type: FileType) -> Kind {
     match file_type {
@@ -39,10 +25,7 @@ pub(crate) fn attr(from: &Attr, owners: Owners) -> FileAttr {
         Body::Extents(stored) => *stored,
         _ => inode.size,
     };
-    let (uid, gid) = match owners {
-        Owners::Stored => (inode.uid, inode.gid),
-        Owners::Mounter { uid, gid } => (uid, gid),
-    };
+    let (uid, gid) = owners.shown(inode.uid, inode.gid);
     let rdev = match inode.body {
         // FUSE carries device numbers in 32 bits, in the kernel's packing.
         Body::Device { number, .. } => {

@@ -5,9 +5,9 @@
 //! mount in the way is cleared. Never: leaves a mount behind when it fails.
 //! Tested by `tests/tests/mount.rs`.
 
-pub use crate::attr::Owners;
 use crate::ops::Shell;
-use fuser::{Config, MountOption, Session, SessionACL};
+use crate::owners::{IdMap, Owners};
+use fuser::{Config, INodeNo, MountOption, Session, SessionACL};
 use std::ffi::OsStr;
 use std::fs;
 use std::io;
@@ -50,6 +50,9 @@ pub enum MountError {
     /// /dev/fuse is closed to this user.
     #[error("{DEVICE} cannot be opened: {0}")]
     DeviceClosed(#[source] io::Error),
+    /// Owners are mapped by an ordinary user.
+    #[error("only root can show owners as others (uidmap, gidmap)")]
+    Mapped,
     /// `allow_other` is not allowed to this user.
     #[error("allow_other is not allowed to ordinary users on this machine")]
     AllowOther,
@@ -75,6 +78,12 @@ pub struct MountOptions {
     pub nonempty: bool,
     /// Let nobody change anything.
     pub read_only: bool,
+    /// Let nobody run a program from it.
+    pub no_exec: bool,
+    /// Stored users, and who is shown in their place: for root only.
+    pub users: IdMap,
+    /// The same for groups.
+    pub groups: IdMap,
 }
 
 impl MountOptions {
@@ -83,7 +92,16 @@ impl MountOptions {
         // A comma would start another option, a line end another line.
         let clean = |c: char| if c == ',' || c == '\\' || c.is_control() { '_' } else { c };
         let source = source.chars().map(clean).collect();
-        Self { directory, source, allow_other: false, nonempty: false, read_only: true }
+        Self {
+            directory,
+            source,
+            allow_other: false,
+            nonempty: false,
+            read_only: true,
+            no_exec: false,
+            users: IdMap::default(),
+            groups: IdMap::default(),
+        }
     }
 
     fn config(&self) -> Config {
@@ -99,6 +117,9 @@ impl MountOptions {
             MountOption::NoAtime,
             MountOption::DefaultPermissions,
         ];
+        if self.no_exec {
+            config.mount_options.push(MountOption::NoExec);
+        }
         config.acl = if self.allow_other { SessionACL::All } else { SessionACL::Owner };
         config.n_threads = Some(THREADS);
         config.clone_fd = true;
@@ -116,13 +137,10 @@ impl Mount {
     /// Mounts a volume.
     pub fn new<V: Volume>(volume: V, options: &MountOptions) -> Result<Self, MountError> {
         let directory = check(options)?;
-        let me = rustix::process::geteuid();
-        let owners = if me.is_root() {
-            Owners::Stored
-        } else {
-            Owners::Mounter { uid: me.as_raw(), gid: rustix::process::getegid().as_raw() }
-        };
         let failed = |source| MountError::Failed { path: directory.clone(), source };
+        let owners = owners(&volume, options)
+            .map_err(|e| failed(io::Error::other(e)))?
+            .ok_or(MountError::Mapped)?;
         let shell = Shell::new(volume, owners).map_err(failed)?;
         let session = Session::new(shell, &directory, &options.config())
             .map_err(|source| classify(&directory, options, source))?;
@@ -144,6 +162,24 @@ impl Mount {
             Err(source) => Err(MountError::Failed { path: self.directory, source }),
         }
     }
+}
+
+/// Who is shown as the owner, to this user; `None` if that cannot be had.
+fn owners(volume: &impl Volume, options: &MountOptions) -> warp_flow::Result<Option<Owners>> {
+    let (me, group) = (rustix::process::geteuid(), rustix::process::getegid());
+    let (users, groups) = (options.users, options.groups);
+    let mapped = !users.is_empty() || !groups.is_empty();
+    Ok(match (me.is_root(), mapped) {
+        (true, false) => Some(Owners::Stored),
+        (true, true) => Some(Owners::Mapped { users, groups }),
+        (false, true) => None,
+        (false, false) => {
+            let (uid, gid) = (me.as_raw(), group.as_raw());
+            let root = volume.attr(INodeNo::ROOT.0)?;
+            let default = root.map_or((uid, gid), |root| (root.inode.uid, root.inode.gid));
+            Some(Owners::Mounter { uid, gid, default })
+        }
+    })
 }
 
 /// Everything that can be said about the mountpoint before mounting on it.

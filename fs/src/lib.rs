@@ -19,6 +19,8 @@ mod errno;
 pub mod kernel;
 mod listing;
 mod ops;
+mod owners;
 mod pool;
 
 pub use kernel::{Mount, MountError, MountOptions, Mounted, mounts, unmount};
+pub use owners::{IdMap, IdMapError, IdRange};

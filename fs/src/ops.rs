@@ -6,9 +6,10 @@
 //! decides anything about content. Tested by `tests/tests/mount.rs` and
 //! `portal.rs`.
 
-use crate::attr::{Owners, attr, device_number, kind, time_of_request};
+use crate::attr::{attr, device_number, kind, time_of_request};
 use crate::errno::errno;
 use crate::listing::Listings;
+use crate::owners::Owners;
 use crate::pool::Pool;
 use fuser::{
     BsdFileFlags, Errno, FileHandle, Filesystem, FopenFlags, Generation, INodeNo, InitFlags,
@@ -89,9 +90,12 @@ impl<V: Volume> Shell<V> {
 
     fn make(&self, parent: INodeNo, name: &OsStr, new: NewInode, reply: ReplyEntry) {
         let name = name.to_owned();
-        self.change(move |inner| {
-            let made = inner.volume.make(parent.0, name.as_bytes(), new);
-            inner.reply_entry(made, reply);
+        self.change(move |inner| match inner.owned(new) {
+            Some(new) => {
+                let made = inner.volume.make(parent.0, name.as_bytes(), new);
+                inner.reply_entry(made, reply);
+            }
+            None => reply.error(Errno::EOVERFLOW),
         });
     }
 
@@ -106,6 +110,12 @@ impl<V: Volume> Inner<V> {
     fn lasts(&self, of: &Attr) -> &'static Duration {
         let is_directory = of.inode.file_type() == FileType::Directory;
         if is_directory && self.volume.changes() { &BRIEF } else { &FOREVER }
+    }
+
+    /// A new inode with the owner that it is stored with.
+    fn owned(&self, new: NewInode) -> Option<NewInode> {
+        let (uid, gid) = self.owners.of_new(new.uid, new.gid)?;
+        Some(NewInode { uid, gid, ..new })
     }
 
     fn reply_entry(&self, made: Result<Attr>, reply: ReplyEntry) {
@@ -331,10 +341,16 @@ impl<V: Volume> Filesystem for Shell<V> {
         _flags: Option<BsdFileFlags>,
         reply: ReplyAttr,
     ) {
+        let owners = &self.inner.owners;
+        let stored_uid = uid.map(|uid| owners.stored_uid(uid));
+        let stored_gid = gid.map(|gid| owners.stored_gid(gid));
+        if stored_uid == Some(None) || stored_gid == Some(None) {
+            return reply.error(Errno::EOVERFLOW);
+        }
         let change = SetAttr {
             permissions: mode.map(|mode| (mode & 0o7777) as u16),
-            uid,
-            gid,
+            uid: stored_uid.flatten(),
+            gid: stored_gid.flatten(),
             size,
             atime: atime.map(when),
             mtime: mtime.map(when),
@@ -403,13 +419,16 @@ impl<V: Volume> Filesystem for Shell<V> {
         reply: ReplyCreate,
     ) {
         let (name, new) = (name.to_owned(), new_inode(req, mode, umask, Body::Extents(0)));
-        self.change(move |inner| match inner.volume.make(parent.0, name.as_bytes(), new) {
-            Ok(made) => {
-                let made = attr(&made, inner.owners);
-                let flags = FopenFlags::FOPEN_KEEP_CACHE;
-                reply.created(&FOREVER, &made, Generation(0), FileHandle(0), flags);
+        self.change(move |inner| {
+            let Some(new) = inner.owned(new) else { return reply.error(Errno::EOVERFLOW) };
+            match inner.volume.make(parent.0, name.as_bytes(), new) {
+                Ok(made) => {
+                    let made = attr(&made, inner.owners);
+                    let flags = FopenFlags::FOPEN_KEEP_CACHE;
+                    reply.created(&FOREVER, &made, Generation(0), FileHandle(0), flags);
+                }
+                Err(e) => reply.error(errno(&e)),
             }
-            Err(e) => reply.error(errno(&e)),
         });
     }
 
@@ -499,7 +518,10 @@ impl<V: Volume> Filesystem for Shell<V> {
             XATTR_REPLACE => XattrMode::Replace,
             _ => return reply.error(Errno::EINVAL),
         };
-        let (name, value) = (name.to_owned(), value.to_vec());
+        let Some(value) = self.inner.owners.xattr_stored(name.as_bytes(), value) else {
+            return reply.error(Errno::EOVERFLOW);
+        };
+        let name = name.to_owned();
         self.change(move |inner| {
             done(inner.volume.set_xattr(ino.0, name.as_bytes(), &value, mode), reply);
         });
@@ -533,7 +555,9 @@ impl<V: Volume> Filesystem for Shell<V> {
 
     fn getxattr(&self, _req: &Request, ino: INodeNo, name: &OsStr, size: u32, reply: ReplyXattr) {
         match self.volume().xattr(ino.0, name.as_bytes()) {
-            Ok(Some(value)) => sized(&value, size, reply),
+            Ok(Some(value)) => {
+                sized(&self.inner.owners.xattr_shown(name.as_bytes(), value), size, reply);
+            }
             Ok(None) => reply.error(Errno::NO_XATTR),
             Err(e) => reply.error(errno(&e)),
         }

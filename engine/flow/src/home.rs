@@ -19,6 +19,7 @@ const MAX_KEYRING_LEN: u64 = 1 << 20;
 /// A device's directories.
 #[derive(Debug, Clone)]
 pub struct Home {
+    config: PathBuf,
     data: PathBuf,
     logs: PathBuf,
     run: PathBuf,
@@ -40,15 +41,22 @@ impl Home {
             path: "WARP_HOME".into(),
             why: "neither WARP_HOME nor HOME is set",
         };
+        let config = under("XDG_CONFIG_HOME", ".config").ok_or_else(no_home)?.join("warp");
         let data = under("XDG_DATA_HOME", ".local/share").ok_or_else(no_home)?.join("warp");
         let logs = under("XDG_STATE_HOME", ".local/state").ok_or_else(no_home)?.join("warp/log");
         let run = set("XDG_RUNTIME_DIR").map_or_else(|| data.join("run"), |dir| dir.join("warp"));
-        Ok(Self { data: absolute(data), logs: absolute(logs), run: absolute(run) })
+        let [config, data, logs, run] = [config, data, logs, run].map(absolute);
+        Ok(Self { config, data, logs, run })
     }
 
     /// Everything under one directory.
     pub fn at(home: PathBuf) -> Self {
-        Self { logs: home.join("log"), run: home.join("run"), data: home }
+        Self { logs: home.join("log"), run: home.join("run"), config: home.clone(), data: home }
+    }
+
+    /// Where the user's settings are.
+    pub fn config(&self) -> &Path {
+        &self.config
     }
 
     /// Where keys and portals are.

@@ -119,8 +119,7 @@ impl Portals {
         if let Some(e) = damaged {
             return Err(e);
         }
-        let near = names.into_iter().map(|other| (distance(name, &other), other)).min();
-        let nearest = near.filter(|(far, _)| *far <= 2).map(|(_, name)| name);
+        let nearest = nearest(name, names);
         Err(FlowError::NoPortal { name: name.to_owned(), nearest })
     }
 
@@ -268,6 +267,12 @@ fn check_name(name: &str) -> Result<()> {
         return bad("a name that ends in `.warp` would be taken for an archive");
     }
     Ok(())
+}
+
+/// Of these names the one that was probably meant: at most two letters away.
+pub fn nearest(name: &str, among: impl IntoIterator<Item = String>) -> Option<String> {
+    let near = among.into_iter().map(|other| (distance(name, &other), other)).min();
+    near.filter(|(far, _)| *far <= 2).map(|(_, name)| name)
 }
 
 /// Letters to add, drop or change to make one word of the other.

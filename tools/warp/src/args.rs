@@ -1,14 +1,13 @@
 //! What was typed. Meaning is given to it in `cmd`.
 
+use crate::units;
 use clap::{ArgAction, Args as ClapArgs, Parser, Subcommand, ValueEnum};
 use std::path::PathBuf;
-
-const AFTER: &str = "Exit codes: 0 ok, 1 failed, 2 usage, 3 some items unreadable, 4 not found, \
-5 temporary, 6 integrity, 7 refused (wrong passphrase), 8 no space or limit, 11 busy, 130 interrupted, 143 terminated.";
+use std::time::Duration;
 
 /// An encrypted, deduplicated, versioned filesystem on your own machines.
 #[derive(Debug, Parser)]
-#[command(name = "warp", version, after_help = AFTER, disable_help_subcommand = true)]
+#[command(name = "warp", version, disable_help_subcommand = true, arg_required_else_help = true)]
 pub(crate) struct Args {
     #[command(flatten)]
     pub(crate) global: Global,
@@ -25,12 +24,17 @@ pub(crate) struct Global {
     /// Print errors only: no progress, no summary
     #[arg(short, long, global = true, env = "WARP_QUIET", value_parser = clap::builder::FalseyValueParser::new())]
     pub(crate) quiet: bool,
-    /// When to use colours
+    /// Say more on standard error: what is done, and with -vv every request
+    #[arg(short, long, global = true, action = ArgAction::Count, env = "WARP_VERBOSE")]
+    pub(crate) verbose: u8,
+    /// When to use colours: auto, always or never
     #[arg(
         long,
         global = true,
         value_enum,
         default_value = "auto",
+        hide_default_value = true,
+        hide_possible_values = true,
         env = "WARP_COLOR",
         value_name = "WHEN"
     )]
@@ -72,9 +76,86 @@ pub(crate) enum Command {
     Info(Info),
     /// Check this machine, and say how to fix what is missing
     Doctor,
-    /// Serve mounts; other commands start it
+    /// Show and change the defaults of flags
+    #[command(subcommand)]
+    Config(Config),
+    /// Print a shell's completion script
+    Completions(Completions),
+    /// Show the manual
+    Man(Man),
+    /// The same as `key init`
     #[command(hide = true)]
-    Daemon,
+    Init(KeyInit),
+    /// The same as `portal ls`
+    #[command(hide = true)]
+    Ls(PortalLs),
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum Config {
+    /// Print what a key is set to
+    Get(ConfigGet),
+    /// Set a key in your own file
+    Set(ConfigSet),
+    /// Take a key out of your own file
+    Unset(ConfigUnset),
+    /// List all keys and what they are set to
+    Ls(ConfigLs),
+    /// Open your own file in an editor, and check it
+    Edit,
+    /// Print where your own file is
+    Path,
+}
+
+#[derive(Debug, ClapArgs)]
+pub(crate) struct ConfigGet {
+    /// `warp config ls` lists them
+    #[arg(value_name = "KEY")]
+    pub(crate) key: String,
+    /// Say where the value comes from, too
+    #[arg(long, env = "WARP_ORIGIN", value_parser = clap::builder::FalseyValueParser::new())]
+    pub(crate) origin: bool,
+}
+
+#[derive(Debug, ClapArgs)]
+pub(crate) struct ConfigSet {
+    /// `warp config ls` lists them
+    #[arg(value_name = "KEY")]
+    pub(crate) key: String,
+    /// As the flag takes it; true or false for a flag without a value
+    #[arg(value_name = "VALUE", allow_hyphen_values = true)]
+    pub(crate) value: String,
+}
+
+#[derive(Debug, ClapArgs)]
+pub(crate) struct ConfigUnset {
+    /// `warp config ls` lists them
+    #[arg(value_name = "KEY")]
+    pub(crate) key: String,
+}
+
+#[derive(Debug, ClapArgs)]
+pub(crate) struct ConfigLs {
+    /// Say where each value comes from, too
+    #[arg(long, env = "WARP_ORIGIN", value_parser = clap::builder::FalseyValueParser::new())]
+    pub(crate) origin: bool,
+}
+
+#[derive(Debug, ClapArgs)]
+pub(crate) struct Completions {
+    /// Your shell
+    #[arg(value_name = "SHELL")]
+    pub(crate) shell: clap_complete::Shell,
+}
+
+#[derive(Debug, ClapArgs)]
+pub(crate) struct Man {
+    /// The page of this command, as in `warp man archive create`
+    #[arg(value_name = "COMMAND")]
+    pub(crate) command: Vec<String>,
+    /// Write the pages of all commands into DIR (made if missing)
+    #[arg(long, value_name = "DIR", env = "WARP_DIR", conflicts_with = "command")]
+    pub(crate) dir: Option<PathBuf>,
 }
 
 #[derive(Debug, Subcommand)]
@@ -133,9 +214,10 @@ pub(crate) struct StatusArgs {
     /// Only the mount that DIR is in
     #[arg(value_name = "DIR")]
     pub(crate) directory: Option<PathBuf>,
-    /// Show it again every second
-    #[arg(short, long, env = "WARP_WATCH", value_parser = clap::builder::FalseyValueParser::new())]
-    pub(crate) watch: bool,
+    /// Show it again, every second or as often as said
+    #[arg(short, long, env = "WARP_WATCH", value_name = "EVERY", value_parser = units::duration,
+          num_args = 0..=1, require_equals = true, default_missing_value = "1s")]
+    pub(crate) watch: Option<Duration>,
 }
 
 #[derive(Debug, ClapArgs)]
@@ -250,7 +332,7 @@ pub(crate) struct Create {
     /// Take relative paths from DIR
     #[arg(short = 'C', long, value_name = "DIR", env = "WARP_DIRECTORY")]
     pub(crate) directory: Option<PathBuf>,
-    /// Leave out what matches: a name, or with a `/` in it a whole stored path (repeatable)
+    /// Leave out what matches: a name, or with a `/` in it a whole stored path
     #[arg(short = 'x', long, value_name = "GLOB", action = ArgAction::Append, env = "WARP_EXCLUDE", value_delimiter = ',')]
     pub(crate) exclude: Vec<String>,
     /// Compression: 0 is LZ4, 1 to 19 are zstd's levels
@@ -372,15 +454,25 @@ pub(crate) struct Mount {
     /// Stay in the foreground and print `ready DIR` when usable
     #[arg(short, long, env = "WARP_FOREGROUND", value_parser = clap::builder::FalseyValueParser::new())]
     pub(crate) foreground: bool,
-    /// Mount options, separated by commas: ro, rw, nonempty, allow_other
+    /// Mount options, separated by commas, as in /etc/fstab
+    ///
+    /// ro, rw, noexec; nonempty (hide what is in DIR); allow_other; uidmap=FROM:TO[:COUNT] and
+    /// gidmap=FROM:TO[:COUNT] (root only: who is stored as FROM is shown as TO, and stored as FROM again);
+    /// read_only and passphrase_file=FILE, as the flags. A mount is nosuid, nodev, noatime and default_permissions
+    /// in any case. What concerns mount(8) alone is passed over: defaults, auto, nofail, _netdev, user, x-…
     #[arg(short, value_name = "OPTS", value_delimiter = ',', env = "WARP_MOUNT_OPTIONS")]
     pub(crate) options: Vec<String>,
-    /// Let other users in, as the files' modes allow (an ordinary user needs `user_allow_other` in /etc/fuse.conf)
+    /// Let other users in, as the files' modes allow
+    ///
+    /// An ordinary user needs a line `user_allow_other` in /etc/fuse.conf.
     #[arg(long, env = "WARP_ALLOW_OTHER", value_parser = clap::builder::FalseyValueParser::new())]
     pub(crate) allow_other: bool,
     /// Mount read-only (archives always are)
     #[arg(long, env = "WARP_READ_ONLY", value_parser = clap::builder::FalseyValueParser::new())]
     pub(crate) read_only: bool,
+    /// Mount nothing: print the line of /etc/fstab for it
+    #[arg(long, env = "WARP_FSTAB", conflicts_with = "foreground", value_parser = clap::builder::FalseyValueParser::new())]
+    pub(crate) fstab: bool,
     #[command(flatten)]
     pub(crate) passphrase: PassphraseArg,
 }

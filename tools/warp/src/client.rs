@@ -162,11 +162,15 @@ impl Daemon {
         body: Bytes,
     ) -> std::result::Result<A, Trouble> {
         let sender = &mut self.sender;
+        let asked = Instant::now();
+        let shown = method.clone();
         let done = self.runtime.block_on(async {
             let response = sender.send_request(request(method, path, body)).await?;
             let status = response.status();
             Ok::<_, hyper::Error>((status, response.into_body().collect().await?.to_bytes()))
         });
+        let status = done.as_ref().map_or(0, |(status, _)| status.as_u16());
+        tracing::debug!(method = %shown, path, status, took = ?asked.elapsed(), "asked the daemon");
         let (status, bytes) = done.map_err(|_| {
             Trouble::Failed(
                 Failure::new(Exit::Failed, "the daemon ended in the middle of this")
@@ -231,7 +235,7 @@ fn start(home: &Home) -> Result<()> {
     command.arg0("warp");
     // Not the directory that this was typed in: it would stay busy. And not
     // what is in the environment: flags and passphrases are for this command.
-    command.arg("daemon").current_dir("/").env_clear().envs(environment(home));
+    command.arg(crate::daemon::WORD).current_dir("/").env_clear().envs(environment(home));
     command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
     let mut child = command.spawn().map_err(failed)?;
     let mut line = String::new();
@@ -239,6 +243,7 @@ fn start(home: &Home) -> Result<()> {
         BufReader::new(stdout).read_line(&mut line).map_err(failed)?;
     }
     if line == "ready\n" {
+        tracing::info!(socket = %RunDir::socket(home).display(), "started a daemon");
         return Ok(());
     }
     let mut said = String::new();
@@ -247,16 +252,18 @@ fn start(home: &Home) -> Result<()> {
     }
     let status = child.wait().map_err(failed)?;
     let code = status.code().and_then(|code| u8::try_from(code).ok()).unwrap_or(1);
-    Err(failure_of(&said, code.max(1)))
+    let mut failure = failure_of(&said, code.max(1));
+    failure.cause = format!("the daemon did not start: {}", failure.cause);
+    Err(failure)
 }
 
 /// What a process of this program said when it failed, as a failure.
-fn failure_of(said: &str, code: u8) -> Failure {
-    let mut failure = Failure::new(Exit::from_code(code), "the daemon did not start")
+pub(crate) fn failure_of(said: &str, code: u8) -> Failure {
+    let mut failure = Failure::new(Exit::from_code(code), "it gave no reason")
         .hint("`warp doctor` checks what it needs");
     for line in said.lines() {
         if let Some(cause) = line.strip_prefix("error: ") {
-            failure.cause = format!("the daemon did not start: {cause}");
+            failure.cause = cause.to_owned();
         } else if let Some(hint) = line.strip_prefix("hint: ") {
             failure.hint = Some(hint.to_owned());
         }
@@ -302,7 +309,7 @@ mod tests {
     fn what_a_process_said_becomes_a_failure() {
         let failure = failure_of("error: /x: No space left\nhint: make room\n", 8);
         assert_eq!(failure.exit, Exit::Full);
-        assert_eq!(failure.cause, "the daemon did not start: /x: No space left");
+        assert_eq!(failure.cause, "/x: No space left");
         assert_eq!(failure.hint.as_deref(), Some("make room"));
         assert_eq!(failure_of("", 101).exit, Exit::Failed);
     }

@@ -1,6 +1,7 @@
 //! Places as they are typed, and which mount a path is in.
 
 use crate::report::{Exit, Failure};
+use crate::show;
 use std::io;
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
@@ -64,10 +65,11 @@ pub(crate) fn is_archive_mount(mount: &Mounted) -> bool {
 /// Why a directory could not be unmounted.
 pub(crate) fn unmount_failure(directory: &Path, error: &io::Error) -> Failure {
     let path = directory.display();
+    let typed = show::word(directory);
     match error.kind() {
         io::ErrorKind::ResourceBusy => {
             Failure::new(Exit::Busy, format!("{path}: is in use")).hint(format!(
-                "leave it (`fuser -vm {path}` says who is there), or `warp umount --lazy {path}`"
+                "leave it (`fuser -vm {typed}` says who is there), or `warp umount --lazy {typed}`"
             ))
         }
         _ => Failure::new(Exit::Failed, format!("{path}: {error}")),

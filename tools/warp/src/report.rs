@@ -1,6 +1,9 @@
 //! How it went: one line for the cause, one for what to do, and the exit code.
 
 use crate::args::{Color, Global};
+use clap::ValueEnum;
+use serde_json::json;
+use std::ffi::OsString;
 use std::io::{IsTerminal, Write};
 use std::os::unix::ffi::OsStrExt;
 use std::process::ExitCode;
@@ -26,7 +29,7 @@ pub(crate) enum Exit {
 }
 
 impl Exit {
-    const ALL: [Self; 12] = [
+    pub(crate) const ALL: [Self; 12] = [
         Self::Ok,
         Self::Failed,
         Self::Usage,
@@ -40,6 +43,50 @@ impl Exit {
         Self::Interrupted,
         Self::Terminated,
     ];
+
+    /// In a word or two, for help and manual.
+    pub(crate) fn meaning(self) -> &'static str {
+        match self {
+            Self::Ok => "ok",
+            Self::Failed => "failed",
+            Self::Usage => "usage",
+            Self::Partial => "some items unreadable",
+            Self::NotFound => "not found",
+            Self::Temporary => "temporary",
+            Self::Integrity => "integrity",
+            Self::Refused => "refused",
+            Self::Full => "no space or limit",
+            Self::Busy => "busy",
+            Self::Interrupted => "interrupted",
+            Self::Terminated => "terminated",
+        }
+    }
+
+    /// In a sentence, for the manual.
+    pub(crate) fn explained(self) -> &'static str {
+        match self {
+            Self::Ok => "All went well.",
+            Self::Failed => {
+                "It failed for a reason that has no code of its own; `diff --exit-code` found a difference; `doctor` found something broken."
+            }
+            Self::Usage => {
+                "What was typed, or a settings file, cannot be meant so; nothing was done."
+            }
+            Self::Partial => "It was done, except for items that could not be read; each is named.",
+            Self::NotFound => "A portal, path, key or mount is not there.",
+            Self::Temporary => {
+                "Something could not be reached or was not finished; to try again helps."
+            }
+            Self::Integrity => {
+                "A hash, a tag or a signature does not match: data is damaged or forged."
+            }
+            Self::Refused => "Wrong phrase or passphrase, or none was given.",
+            Self::Full => "A disk is full, or a limit is reached.",
+            Self::Busy => "It is in use, or locked by another process.",
+            Self::Interrupted => "Stopped by SIGINT (Ctrl-C); what was being written is as it was.",
+            Self::Terminated => "Stopped by SIGTERM or SIGHUP.",
+        }
+    }
 
     /// What another process of this program ended with; of a code that is
     /// none of ours all that is known is that it failed.
@@ -137,22 +184,82 @@ pub(crate) type Result<T> = std::result::Result<T, Failure>;
 pub(crate) struct Ui {
     pub(crate) json: bool,
     pub(crate) quiet: bool,
+    /// On standard error.
     pub(crate) color: bool,
+    /// On standard output.
+    color_results: bool,
+}
+
+/// Whether a stream is coloured.
+fn is_colored(when: Color, stream: &impl IsTerminal) -> bool {
+    let set = |name: &str| std::env::var_os(name).is_some_and(|v| !v.is_empty());
+    match when {
+        Color::Always => true,
+        Color::Never => false,
+        Color::Auto => {
+            let forced =
+                set("CLICOLOR_FORCE") && std::env::var_os("CLICOLOR_FORCE") != Some("0".into());
+            !set("NO_COLOR") && (forced || stream.is_terminal())
+        }
+    }
 }
 
 impl Ui {
     pub(crate) fn new(global: &Global) -> Self {
-        let set = |name: &str| std::env::var_os(name).is_some_and(|v| !v.is_empty());
-        let color = match global.color {
-            Color::Always => true,
-            Color::Never => false,
-            Color::Auto => {
-                let forced =
-                    set("CLICOLOR_FORCE") && std::env::var_os("CLICOLOR_FORCE") != Some("0".into());
-                !set("NO_COLOR") && (forced || std::io::stderr().is_terminal())
-            }
-        };
-        Self { json: global.json, quiet: global.quiet, color }
+        if global.verbose > 0 {
+            let level = match global.verbose {
+                1 => tracing::Level::INFO,
+                2 => tracing::Level::DEBUG,
+                _ => tracing::Level::TRACE,
+            };
+            let subscriber = tracing_subscriber::fmt()
+                .with_ansi(is_colored(global.color, &std::io::stderr()))
+                .with_max_level(level)
+                .with_target(false)
+                .with_writer(std::io::stderr)
+                .without_time()
+                .finish();
+            // Fails only if there is one already.
+            let _ = tracing::subscriber::set_global_default(subscriber);
+        }
+        Self {
+            json: global.json,
+            quiet: global.quiet,
+            color: is_colored(global.color, &std::io::stderr()),
+            color_results: is_colored(global.color, &std::io::stdout()),
+        }
+    }
+
+    /// Neither coloured nor JSON: a process talks to the one that started it.
+    pub(crate) fn plain() -> Self {
+        Self { json: false, quiet: false, color: false, color_results: false }
+    }
+
+    /// As far as it can be known before the words are understood.
+    pub(crate) fn before_parsing(words: &[OsString], setting: Option<&str>) -> Self {
+        let text = |word: &OsString| word.to_str().map(str::to_owned);
+        let words: Vec<String> =
+            words.iter().skip(1).map_while(text).take_while(|word| word != "--").collect();
+        let environment = |name| std::env::var(name).ok();
+        let next = words.iter().skip_while(|word| *word != "--color").nth(1);
+        let typed = words.iter().find_map(|word| word.strip_prefix("--color="));
+        let when = typed.or(next.map(String::as_str)).map(str::to_owned);
+        let when = when.or(environment("WARP_COLOR")).or(setting.map(str::to_owned));
+        let color = when.and_then(|when| Color::from_str(&when, false).ok()).unwrap_or(Color::Auto);
+        let falsey = ["", "0", "f", "false", "n", "no", "off"];
+        let json = words.iter().any(|word| word == "--json")
+            || environment("WARP_JSON").is_some_and(|value| !falsey.contains(&value.as_str()));
+        Self {
+            json,
+            quiet: false,
+            color: is_colored(color, &std::io::stderr()),
+            color_results: is_colored(color, &std::io::stdout()),
+        }
+    }
+
+    /// Text for standard output in a colour.
+    pub(crate) fn paint_result(&self, code: &str, text: &str) -> String {
+        if self.color_results { format!("\x1b[{code}m{text}\x1b[0m") } else { text.to_owned() }
     }
 
     fn paint(&self, code: &str, text: &str) -> String {
@@ -161,6 +268,15 @@ impl Ui {
 
     /// Tells the cause and the hint; gives the exit code.
     pub(crate) fn fail(&self, failure: &Failure) -> Exit {
+        if self.json {
+            let document = json!({
+                "error": failure.cause,
+                "hint": failure.hint,
+                "exit": failure.exit as u8,
+            });
+            self.note(&document.to_string());
+            return failure.exit;
+        }
         let cause = one_line(&failure.cause);
         self.note(&format!("{} {cause}", self.paint("1;31", "error:")));
         if let Some(hint) = &failure.hint {
@@ -178,7 +294,13 @@ impl Ui {
     /// A line of results on standard output. Names in it are shown, not
     /// given: what lists names for programs writes their bytes itself.
     pub(crate) fn print(&self, line: &str) -> Result<()> {
-        match writeln!(std::io::stdout(), "{}", one_line(line)) {
+        self.print_marked("", line)
+    }
+
+    /// The same behind a mark, which may be coloured.
+    pub(crate) fn print_marked(&self, mark: &str, line: &str) -> Result<()> {
+        let blank = if mark.is_empty() { "" } else { " " };
+        match writeln!(std::io::stdout(), "{mark}{blank}{}", one_line(line)) {
             Ok(()) => Ok(()),
             // The reader has seen enough, as with `| head`.
             Err(e) if e.kind() == std::io::ErrorKind::BrokenPipe => std::process::exit(0),

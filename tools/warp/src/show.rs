@@ -1,12 +1,23 @@
 //! Bytes, sizes and times as people read them.
 
 use serde_json::{Value, json};
+use std::path::Path;
 use warp_format::record::{FileType, Time};
 
 /// A path for a message or a terminal.
 pub(crate) fn path(bytes: &[u8]) -> String {
     let text = String::from_utf8_lossy(bytes);
     if text.is_empty() { ".".into() } else { text.into_owned() }
+}
+
+/// A path as one word of a command that is to be typed.
+pub(crate) fn word(path: &Path) -> String {
+    let text = path.to_string_lossy();
+    let plain = |c: char| c.is_alphanumeric() || "/._-+,:@%=".contains(c);
+    if !text.is_empty() && text.chars().all(plain) {
+        return text.into_owned();
+    }
+    format!("'{}'", text.replace('\'', "'\\''"))
 }
 
 /// A path as JSON: text, and if that is not all of it the bytes in hex.
@@ -80,6 +91,20 @@ pub(crate) fn time(time: Time) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_word_is_one_to_a_shell() {
+        for (path, typed) in [
+            ("/a/b-c.d", "/a/b-c.d"),
+            ("/Fotos ä", "'/Fotos ä'"),
+            ("it's", r"'it'\''s'"),
+            ("$(x)", "'$(x)'"),
+            ("~", "'~'"),
+            ("", "''"),
+        ] {
+            assert_eq!(word(Path::new(path)), typed);
+        }
+    }
 
     #[test]
     fn sizes_read_as_people_write_them() {

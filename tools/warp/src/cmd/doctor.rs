@@ -1,15 +1,28 @@
 //! `warp doctor`: what a mount needs, each with the command that mends it.
 
-use super::mount::{ALLOW_OTHER_FIX, CLOSED_DEVICE_FIX, NO_DEVICE_FIX};
+use super::mount::{ALLOW_OTHER_FIX, CLOSED_DEVICE_FIX, HELPER_FIX, NO_DEVICE_FIX};
 use crate::client::Daemon;
+use crate::config::Config;
 use crate::daemon::lock::RunDir;
 use crate::places::is_archive_mount;
 use crate::report::{Exit, Result, Ui};
+use crate::{mount_helper, show};
 use serde_json::json;
-use std::os::unix::fs::PermissionsExt;
+use std::os::unix::fs::{MetadataExt, PermissionsExt};
+use std::path::Path;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 use warp_flow::home::Home;
 use warp_format::Keyring;
 use warp_fs::kernel::{MountError, check_device, is_dead, mounts};
+
+/// With less room a portal soon stops taking writes.
+const LITTLE_ROOM_BYTES: u64 = 1 << 30;
+/// With less room it may not even take deletions.
+const NO_ROOM_BYTES: u64 = 64 << 20;
+/// 2025: no clock that is right says less.
+const NOT_BEFORE: Duration = Duration::from_secs(1_735_689_600);
+/// How far a file of ours may lie ahead of the clock.
+const CLOCK_SLACK: Duration = Duration::from_secs(24 * 3600);
 
 enum Verdict {
     Fine,
@@ -25,10 +38,30 @@ struct Finding {
     fix: Option<String>,
 }
 
-pub(crate) fn run(ui: &Ui) -> Result<Exit> {
-    let mut findings = vec![device(), helper(), allow_other()];
+impl Finding {
+    fn fine(what: &'static str, says: impl Into<String>) -> Self {
+        Self { what, verdict: Verdict::Fine, says: says.into(), fix: None }
+    }
+
+    fn note(what: &'static str, says: impl Into<String>, fix: impl Into<String>) -> Self {
+        Self { what, verdict: Verdict::Note, says: says.into(), fix: Some(fix.into()) }
+    }
+
+    fn broken(what: &'static str, says: impl Into<String>, fix: impl Into<String>) -> Self {
+        Self { what, verdict: Verdict::Broken, says: says.into(), fix: Some(fix.into()) }
+    }
+}
+
+pub(crate) fn run(config: &Config, ui: &Ui) -> Result<Exit> {
+    let mut findings = vec![device(), helper(), allow_other(), mount_warp(), settings(config)];
     match Home::from_environment() {
-        Ok(home) => findings.extend([keyring(&home), daemon(&home)]),
+        Ok(home) => findings.extend([
+            directory(&home),
+            room(&home),
+            clock(&home),
+            keyring(&home),
+            daemon(&home),
+        ]),
         Err(e) => findings.push(Finding {
             what: "home",
             verdict: Verdict::Note,
@@ -54,11 +87,12 @@ pub(crate) fn run(ui: &Ui) -> Result<Exit> {
     } else {
         for f in &findings {
             let mark = match f.verdict {
-                Verdict::Fine => "ok    ",
-                Verdict::Note => "note  ",
-                Verdict::Broken => "BROKEN",
+                Verdict::Fine => ui.paint_result("32", "ok    "),
+                Verdict::Note => ui.paint_result("33", "note  "),
+                Verdict::Broken => ui.paint_result("1;31", "BROKEN"),
             };
-            ui.print(&format!("{mark} {}: {}", f.what, f.says))?;
+            // The line is cleaned first: the colour is ours.
+            ui.print_marked(&mark, &format!("{}: {}", f.what, f.says))?;
             if let Some(fix) = &f.fix {
                 ui.print(&format!("       fix: {fix}"))?;
             }
@@ -107,6 +141,87 @@ fn allow_other() -> Finding {
     }
 }
 
+/// Nothing but mount(8) and fstab needs it.
+fn mount_warp() -> Finding {
+    let what = "mount.warp";
+    match mount_helper::installed() {
+        Some(path) => Finding::fine(what, format!("{}: fstab and mount(8) work", path.display())),
+        None => Finding::note(what, "not installed: fstab and mount(8) need it", HELPER_FIX),
+    }
+}
+
+fn settings(config: &Config) -> Finding {
+    match config.check() {
+        Ok(()) => Finding::fine("settings", "readable, or there are none"),
+        Err(failure) => Finding::broken("settings", failure.cause, "warp config edit"),
+    }
+}
+
+/// The directory with keys and portals, if it is there yet.
+fn directory(home: &Home) -> Finding {
+    let what = "home";
+    let (path, typed) = (home.data().display(), show::word(home.data()));
+    let Ok(meta) = std::fs::metadata(home.data()) else {
+        return Finding::fine(what, format!("{path}: not there yet"));
+    };
+    let (me, mode) = (rustix::process::geteuid(), meta.permissions().mode() & 0o777);
+    if meta.uid() != me.as_raw() && !me.is_root() {
+        let says = format!("{path}: belongs to user {}", meta.uid());
+        return Finding::broken(what, says, format!("sudo chown -R \"$(id -u)\" {typed}"));
+    }
+    let fix = format!("chmod 700 {typed}");
+    match mode {
+        _ if mode & 0o022 != 0 => {
+            Finding::broken(what, format!("{path}: others may write to it (mode {mode:03o})"), fix)
+        }
+        _ if mode & 0o055 != 0 => {
+            Finding::note(what, format!("{path}: others may look into it (mode {mode:03o})"), fix)
+        }
+        _ => Finding::fine(what, format!("{path}: closed to others")),
+    }
+}
+
+/// Room on the disk that portals are kept on.
+fn room(home: &Home) -> Finding {
+    let what = "disk";
+    let there = home.data().ancestors().find(|path| path.exists()).unwrap_or(Path::new("/"));
+    let path = there.display();
+    let space = match rustix::fs::statvfs(there) {
+        Ok(space) => space,
+        Err(e) => return Finding::broken(what, format!("{path}: {e}"), "df -h"),
+    };
+    let free = space.f_bavail.saturating_mul(space.f_frsize);
+    let says = format!("{path}: {} free", show::size(free));
+    let fix =
+        format!("make room; what takes it: du -xh --max-depth=2 {} | sort -h", show::word(there));
+    if free < NO_ROOM_BYTES {
+        Finding::broken(what, says, fix)
+    } else if free < LITTLE_ROOM_BYTES {
+        Finding::note(what, says, fix)
+    } else {
+        Finding::fine(what, says)
+    }
+}
+
+/// Times that are shown and compared come from it.
+fn clock(home: &Home) -> Finding {
+    let what = "clock";
+    let fix = "sudo timedatectl set-ntp true (or: sudo date -s 'YYYY-MM-DD HH:MM')";
+    let now = SystemTime::now();
+    if now.duration_since(UNIX_EPOCH).is_ok_and(|since| since < NOT_BEFORE) {
+        return Finding::broken(what, "is set to a time long past", fix);
+    }
+    let ours = [home.keyring_path(), home.data().join("portals"), home.logs().to_path_buf()];
+    let newest = ours.iter().filter_map(|path| std::fs::metadata(path).ok()?.modified().ok()).max();
+    match newest.and_then(|newest| newest.duration_since(now).ok()) {
+        Some(ahead) if ahead > CLOCK_SLACK => {
+            let days = ahead.as_secs() / 86_400;
+            Finding::broken(what, format!("is {days} days behind files that warp wrote"), fix)
+        }
+        _ => Finding::fine(what, "agrees with what warp wrote"),
+    }
+}
+
 fn keyring(home: &Home) -> Finding {
     let what = "keyring";
     let path = home.keyring_path();
@@ -128,7 +243,7 @@ fn keyring(home: &Home) -> Finding {
         && mode & 0o077 != 0
     {
         let says = format!("{shown}: others may read it (mode {mode:03o})");
-        return broken(says, &format!("chmod 600 {shown}"));
+        return broken(says, &format!("chmod 600 {}", show::word(&path)));
     }
     let bytes = match home.read_keyring() {
         Ok(Some(bytes)) => bytes,
@@ -137,7 +252,10 @@ fn keyring(home: &Home) -> Finding {
             let fix = Some("warp key init".into());
             return Finding { what, verdict: Verdict::Note, says, fix };
         }
-        Err(e) => return broken(e.to_string(), "make it readable for this user"),
+        Err(e) => {
+            let fix = format!("sudo chown \"$(id -u)\" {0} && chmod 600 {0}", show::word(&path));
+            return broken(e.to_string(), &fix);
+        }
     };
     let opened = Keyring::is_sealed(&bytes).and_then(|sealed| match sealed {
         true => Ok(true),
@@ -146,10 +264,11 @@ fn keyring(home: &Home) -> Finding {
     match opened {
         Ok(true) => fine("sealed under a passphrase"),
         Ok(false) => fine("readable by this user only, without a passphrase"),
-        Err(e) => broken(
-            format!("{shown}: {e}"),
-            "move the file away and bring it back with `warp key recover`",
-        ),
+        Err(e) => {
+            let typed = show::word(&path);
+            let fix = format!("mv {typed} {typed}.damaged && warp key recover");
+            broken(format!("{shown}: {e}"), &fix)
+        }
     }
 }
 
@@ -165,7 +284,7 @@ fn daemon(home: &Home) -> Finding {
             (Verdict::Note, says.into(), None)
         }
         Ok(None) => (Verdict::Fine, "does not run, and is started when needed".into(), None),
-        Err(failure) => (Verdict::Broken, failure.cause, failure.hint),
+        Err(failure) => (Verdict::Broken, failure.cause, failure.hint.or(Some("warp down".into()))),
     };
     Finding { what, verdict, says, fix }
 }
@@ -205,11 +324,14 @@ fn dead_mounts() -> Finding {
         return Finding { what, verdict: Verdict::Fine, says: "none is dead".into(), fix: None };
     };
     let named: Vec<_> = dead.iter().map(|mount| mount.directory.display().to_string()).collect();
-    let directory = first.directory.display();
+    let directory = show::word(&first.directory);
     let fix = if is_archive_mount(first) {
         format!("warp umount --lazy {directory}")
     } else {
-        format!("warp umount {directory}, or again: warp mount {} {directory}", first.source)
+        format!(
+            "warp umount {directory} (or again: warp mount {} {directory})",
+            show::word(Path::new(&first.source))
+        )
     };
     let says = format!("no process serves {}", named.join(", "));
     Finding { what, verdict: Verdict::Broken, says, fix: Some(fix) }

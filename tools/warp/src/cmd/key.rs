@@ -167,7 +167,11 @@ fn recover(args: &KeyRecover, ui: &Ui) -> Result<Exit> {
     let keyring = Keyring::new(entropy, random_secret()?).map_err(FlowError::from)?;
     if args.dry_run {
         let owner = keyring.owner_id().map_err(FlowError::from)?;
-        ui.print(&format!("owner  {owner:#}"))?;
+        if ui.json {
+            ui.print(&json!({ "owner": format!("{owner:#}") }).to_string())?;
+        } else {
+            ui.print(&format!("owner  {owner:#}"))?;
+        }
         return Ok(Exit::Ok);
     }
     let passphrase = passphrase::given(&args.passphrase)?;
@@ -232,10 +236,19 @@ fn export(args: &KeyExport, ui: &Ui) -> Result<Exit> {
         }
         let phrase = keyring.phrase().map_err(FlowError::from)?;
         let words = Zeroizing::new(phrase.words().collect::<Vec<_>>().join(" "));
-        ui.print(&words)?;
+        if ui.json {
+            let document = Zeroizing::new(json!({ "phrase": words.as_str() }).to_string());
+            ui.print(&document)?;
+        } else {
+            ui.print(&words)?;
+        }
         return Ok(Exit::Ok);
     }
     let owner = keyring.owner_id().map_err(FlowError::from)?;
-    ui.print(&format!("{owner:#}"))?;
+    if ui.json {
+        ui.print(&json!({ "owner": format!("{owner:#}") }).to_string())?;
+    } else {
+        ui.print(&format!("{owner:#}"))?;
+    }
     Ok(Exit::Ok)
 }

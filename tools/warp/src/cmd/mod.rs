@@ -1,9 +1,12 @@
 //! One module for each verb.
 
 mod archive;
+mod completions;
+mod config;
 mod doctor;
 mod info;
 mod key;
+mod man;
 mod mount;
 mod portal;
 mod status;
@@ -11,12 +14,13 @@ mod sync;
 mod umount;
 mod up;
 
-use crate::args::{Archive, Command};
-use crate::daemon;
+use crate::args::{Archive, Command, Key, Portal};
+use crate::config::Config;
 use crate::report::{Exit, Result, Ui};
 
 /// Runs what was typed.
-pub(crate) fn run(command: Command, ui: &Ui) -> Result<Exit> {
+pub(crate) fn run(command: Command, config: &Config, ui: &Ui) -> Result<Exit> {
+    config.check_for(&command)?;
     match command {
         Command::Archive(verb) => match verb {
             Archive::Create(args) => archive::create::run(args, ui),
@@ -29,13 +33,17 @@ pub(crate) fn run(command: Command, ui: &Ui) -> Result<Exit> {
         Command::Mount(args) => mount::run(args, ui),
         Command::Key(verb) => key::run(verb, ui),
         Command::Umount(args) => umount::run(&args, ui),
-        Command::Doctor => doctor::run(ui),
+        Command::Doctor => doctor::run(config, ui),
         Command::Status(args) => status::run(&args, ui),
         Command::Portal(verb) => portal::run(verb, ui),
         Command::Sync(args) => sync::run(&args, ui),
         Command::Up(args) => up::up(&args, ui),
         Command::Down => up::down(ui),
         Command::Info(args) => info::run(&args, ui),
-        Command::Daemon => daemon::run_detached(),
+        Command::Config(verb) => config::run(&verb, config, ui),
+        Command::Completions(args) => completions::run(&args),
+        Command::Man(args) => man::run(&args, ui),
+        Command::Init(args) => key::run(Key::Init(args), ui),
+        Command::Ls(args) => portal::run(Portal::Ls(args), ui),
     }
 }

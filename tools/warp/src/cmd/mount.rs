@@ -6,14 +6,16 @@
 //! passes on what it says if it fails.
 
 use crate::args::Mount as MountArgs;
-use crate::client::Daemon;
+use crate::client::{Daemon, failure_of};
 use crate::daemon::wire::{
     MountPortal, MountRow, OfMount, PortalRow, Status, Unmount, Unmounted, WirePath,
 };
+use crate::mount_options::Typed;
 use crate::places::Source;
 use crate::report::{Exit, Failure, Result, Ui};
-use crate::{passphrase, signals};
+use crate::{mount_helper, passphrase, show, signals};
 use hyper::Method;
+use serde_json::json;
 use std::io::{BufRead, BufReader, Read, Write};
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
@@ -23,7 +25,7 @@ use warp_flow::home::Home;
 use warp_flow::reader::TreeReader;
 use warp_flow::volume::ArchiveVolume;
 use warp_fs::kernel::{MountError, absolute};
-use warp_fs::{Mount, MountOptions};
+use warp_fs::{IdMap, Mount, MountOptions};
 use zeroize::Zeroizing;
 
 /// Set for the background process: the passphrase comes on standard input.
@@ -32,19 +34,30 @@ const CHILD: &str = "WARP_MOUNT_CHILD";
 /// How long a daemon that has nothing to do may take to end.
 const END_WITHIN: Duration = Duration::from_secs(2);
 
-pub(crate) fn run(args: MountArgs, ui: &Ui) -> Result<Exit> {
+pub(crate) fn run(mut args: MountArgs, ui: &Ui) -> Result<Exit> {
+    let typed = Typed::of(&args)?;
+    args.passphrase.passphrase_file = typed.passphrase_file.clone();
+    if args.fstab {
+        return fstab(&args, &typed, ui);
+    }
     match Source::parse(&args.source) {
         Source::Portal { name, path } if !is_mistaken(&args, &name)? => {
             check_key(&name)?;
-            portal(&args, &name, &path, ui)
+            portal(&args, &typed, &name, &path, ui)
         }
-        _ => archive(args, ui),
+        _ => mount_archive(&args, &typed, ui),
     }
 }
 
-/// Mounts an archive.
-pub(crate) fn archive(args: MountArgs, ui: &Ui) -> Result<Exit> {
-    let options = options(&args)?;
+/// `warp archive mount`.
+pub(crate) fn archive(mut args: MountArgs, ui: &Ui) -> Result<Exit> {
+    let typed = Typed::of(&args)?;
+    args.passphrase.passphrase_file = typed.passphrase_file.clone();
+    if args.fstab { fstab(&args, &typed, ui) } else { mount_archive(&args, &typed, ui) }
+}
+
+fn mount_archive(args: &MountArgs, typed: &Typed, ui: &Ui) -> Result<Exit> {
+    let options = options(args, typed)?;
     let file = ArchiveFile::open(&args.source).map_err(|e| about_source(e, &args.source))?;
     let child = std::env::var_os(CHILD).is_some();
     let passphrase = match (&file.footer().header.slot, child) {
@@ -55,7 +68,7 @@ pub(crate) fn archive(args: MountArgs, ui: &Ui) -> Result<Exit> {
         }
     };
     if !args.foreground {
-        return in_background(&args, passphrase, ui);
+        return in_background(args, typed, passphrase, ui);
     }
     let header = file.footer().header.clone();
     let root = file.footer().root;
@@ -83,49 +96,8 @@ pub(crate) fn archive(args: MountArgs, ui: &Ui) -> Result<Exit> {
     Ok(signals::received().unwrap_or(Exit::Ok))
 }
 
-/// What `-o` and the flags of the same meaning say.
-struct Typed {
-    read_only: bool,
-    /// `rw` was asked for.
-    writable: bool,
-    nonempty: bool,
-    allow_other: bool,
-}
-
-impl Typed {
-    fn of(args: &MountArgs) -> Result<Self> {
-        let mut typed = Self {
-            read_only: args.read_only,
-            writable: false,
-            nonempty: false,
-            allow_other: args.allow_other,
-        };
-        for option in &args.options {
-            match option.as_str() {
-                // All of these are so in any case.
-                "nosuid" | "nodev" | "noatime" | "default_permissions" => {}
-                "ro" => typed.read_only = true,
-                "rw" => typed.writable = true,
-                "nonempty" => typed.nonempty = true,
-                "allow_other" => typed.allow_other = true,
-                other => {
-                    let cause = format!("-o {other}: unknown mount option");
-                    return Err(Failure::new(Exit::Usage, cause)
-                        .hint("known options: ro, rw, nonempty, allow_other"));
-                }
-            }
-        }
-        if typed.read_only && typed.writable {
-            return Err(Failure::new(Exit::Usage, "a mount is either read-only or not")
-                .hint("leave out `-o rw`, or `--read-only`"));
-        }
-        Ok(typed)
-    }
-}
-
 /// Mounts a portal through the daemon.
-fn portal(args: &MountArgs, name: &str, path: &Path, ui: &Ui) -> Result<Exit> {
-    let typed = Typed::of(args)?;
+fn portal(args: &MountArgs, typed: &Typed, name: &str, path: &Path, ui: &Ui) -> Result<Exit> {
     let home = Home::from_environment()?;
     let ask = MountPortal {
         portal: name.to_owned(),
@@ -134,18 +106,83 @@ fn portal(args: &MountArgs, name: &str, path: &Path, ui: &Ui) -> Result<Exit> {
         read_only: typed.read_only,
         allow_other: typed.allow_other,
         nonempty: typed.nonempty,
+        no_exec: typed.no_exec,
+        users: triples(&typed.users),
+        groups: triples(&typed.groups),
     };
     let mut daemon = Daemon::started(&home)?;
     let row: MountRow = daemon.ask_unlocked(&args.passphrase, Method::POST, "/v1/mounts", &ask)?;
-    let directory = args.directory.display();
     if args.foreground {
         return stay(&args.directory, &home, daemon, row, ui);
     }
-    let how = if row.read_only { " read-only" } else { "" };
-    ui.summary(&format!(
-        "portal {name} is mounted{how} on {directory}.  Unmount: warp umount {directory}"
-    ));
+    tell(&format!("portal {name}"), &args.source, &args.directory, row.read_only, ui)
+}
+
+/// Says that it is mounted.
+fn tell(what: &str, source: &Path, directory: &Path, read_only: bool, ui: &Ui) -> Result<Exit> {
+    if ui.json {
+        let document = json!({
+            "source": source.to_string_lossy(),
+            "directory": absolute(directory).to_string_lossy(),
+            "read_only": read_only,
+        });
+        ui.print(&document.to_string())?;
+    }
+    let how = if read_only { " read-only" } else { "" };
+    let (shown, typed) = (directory.display(), show::word(directory));
+    ui.summary(&format!("{what} is mounted{how} on {shown}.  Unmount: warp umount {typed}"));
     Ok(Exit::Ok)
+}
+
+fn triples(map: &IdMap) -> Vec<(u32, u32, u32)> {
+    map.ranges().map(|range| (range.from, range.to, range.count)).collect()
+}
+
+/// `--fstab`: the line for this mount. `mount.warp` understands it.
+fn fstab(args: &MountArgs, typed: &Typed, ui: &Ui) -> Result<Exit> {
+    let source = match Source::parse(&args.source) {
+        Source::Portal { .. } => args.source.clone(),
+        Source::Archive(path) => absolute(&path),
+    };
+    let mut options = vec![if typed.read_only { "ro" } else { "rw" }.to_owned()];
+    if matches!(Source::parse(&args.source), Source::Portal { .. }) {
+        options.push(format!("home={}", Home::from_environment()?.data().display()));
+    }
+    options.extend(typed.to_list());
+    options.extend(typed.ignored().iter().cloned());
+    if typed.ignored().is_empty() {
+        // A machine whose portal cannot be mounted starts all the same.
+        options.push("nofail".into());
+    }
+    let options = options.join(",");
+    let (source, directory) = (source.to_string_lossy(), absolute(&args.directory));
+    let fields = [&source, "warp", &options, &directory.to_string_lossy()];
+    if ui.json {
+        let document = json!({
+            "source": source, "directory": directory.to_string_lossy(),
+            "type": "warp", "options": options,
+        });
+        ui.print(&document.to_string())?;
+        return Ok(Exit::Ok);
+    }
+    let [source, kind, options, directory] = fields.map(fstab_field);
+    ui.print(&format!("{source} {directory} {kind} {options} 0 0"))?;
+    if mount_helper::installed().is_none() {
+        ui.summary(&format!("mount(8) finds warp after: {HELPER_FIX}"));
+    }
+    Ok(Exit::Ok)
+}
+
+/// Blanks separate the fields, and are written in octal.
+fn fstab_field(text: &str) -> String {
+    let mut out = String::new();
+    for c in text.chars() {
+        match c {
+            ' ' | '\t' | '\n' | '\\' | '#' => out.push_str(&format!("\\{:03o}", u32::from(c))),
+            c => out.push(c),
+        }
+    }
+    out
 }
 
 /// Waits until it is unmounted; a signal unmounts it.
@@ -199,8 +236,10 @@ fn check_key(name: &str) -> Result<()> {
         return Err(lost_keyring(&home));
     }
     let cause = format!("{name}: no such archive, and this device has no portal");
-    Err(Failure::new(Exit::NotFound, cause)
-        .hint(format!("`warp portal create {name}` makes one; an archive is named FILE.warp")))
+    Err(Failure::new(Exit::NotFound, cause).hint(format!(
+        "`warp portal create {}` makes one; an archive is named FILE.warp",
+        show::word(Path::new(name))
+    )))
 }
 
 /// There are portals, and nothing to open them with.
@@ -210,9 +249,8 @@ pub(super) fn lost_keyring(home: &Home) -> Failure {
         .hint("bring the file back, or `warp key recover` makes one from the recovery phrase")
 }
 
-fn options(args: &MountArgs) -> Result<MountOptions> {
+fn options(args: &MountArgs, typed: &Typed) -> Result<MountOptions> {
     let source = std::path::absolute(&args.source).unwrap_or_else(|_| args.source.clone());
-    let typed = Typed::of(args)?;
     if typed.writable {
         return Err(Failure::new(Exit::Usage, "an archive is read-only")
             .hint("`warp archive extract` gives files that can be changed"));
@@ -220,6 +258,8 @@ fn options(args: &MountArgs) -> Result<MountOptions> {
     let mut options = MountOptions::new(args.directory.clone(), &source.to_string_lossy());
     options.allow_other = typed.allow_other;
     options.nonempty = typed.nonempty;
+    options.no_exec = typed.no_exec;
+    (options.users, options.groups) = (typed.users, typed.groups);
     Ok(options)
 }
 
@@ -235,22 +275,27 @@ fn about_source(error: warp_flow::FlowError, source: &Path) -> Failure {
 
 fn in_background(
     args: &MountArgs,
+    typed: &Typed,
     passphrase: Option<Zeroizing<Vec<u8>>>,
     ui: &Ui,
 ) -> Result<Exit> {
     let failed = |e: std::io::Error| Failure::new(Exit::Failed, format!("background process: {e}"));
     let absolute = |path: &PathBuf| std::path::absolute(path).map_err(failed);
     let mut command = Command::new("/proc/self/exe");
-    command.args(["mount", "--foreground", "--quiet"]);
-    for option in &args.options {
-        command.args(["-o", option]);
+    command.args(["mount", "--foreground", "--quiet", "--color", "never"]);
+    // All that was said, so that it can be read in the list of processes; and
+    // nothing but that: what it says is for this process to pass on.
+    // `defaults` keeps the settings from adding to that.
+    command.args(["-o", "defaults"]);
+    for option in typed.to_list() {
+        command.args(["-o", &option]);
     }
-    if args.allow_other {
-        command.arg("--allow-other");
+    for variable in ["WARP_PASSPHRASE", "WARP_JSON", "WARP_VERBOSE", "WARP_MOUNT_OPTIONS"] {
+        command.env_remove(variable);
     }
     command.arg("--").arg(absolute(&args.source)?).arg(absolute(&args.directory)?);
     // Not the directory that this was typed in: it would stay busy.
-    command.current_dir("/").env(CHILD, "1").env_remove("WARP_PASSPHRASE");
+    command.current_dir("/").env(CHILD, "1");
     command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
     let mut child = command.spawn().map_err(failed)?;
     if let (Some(mut stdin), Some(passphrase)) = (child.stdin.take(), passphrase) {
@@ -261,13 +306,8 @@ fn in_background(
         BufReader::new(stdout).read_line(&mut line).map_err(failed)?;
     }
     if line.starts_with("ready ") {
-        ui.summary(&format!(
-            "{} is mounted read-only on {}.  Unmount: warp umount {}",
-            args.source.display(),
-            args.directory.display(),
-            args.directory.display()
-        ));
-        return Ok(Exit::Ok);
+        let what = args.source.display().to_string();
+        return tell(&what, &args.source, &args.directory, true, ui);
     }
     // It failed, and has said why in the words of this program.
     let mut text = String::new();
@@ -275,9 +315,8 @@ fn in_background(
         stderr.read_to_string(&mut text).map_err(failed)?;
     }
     let status = child.wait().map_err(failed)?;
-    ui.note(text.trim_end());
     match status.code().and_then(|code| u8::try_from(code).ok()) {
-        Some(code) => std::process::exit(code.max(1).into()),
+        Some(code) => Err(failure_of(&text, code.max(1))),
         None => Err(Failure::new(Exit::Failed, format!("the mount process ended: {status}"))),
     }
 }
@@ -305,17 +344,21 @@ impl From<MountError> for Failure {
     fn from(error: MountError) -> Self {
         let (exit, hint) = match &error {
             MountError::Missing(path) => {
-                (Exit::NotFound, Some(format!("mkdir -p {}", path.display())))
+                (Exit::NotFound, Some(format!("mkdir -p {}", show::word(path))))
             }
             MountError::NotADirectory(_) => (Exit::Usage, Some("name an empty directory".into())),
             MountError::NotEmpty(_) => {
                 (Exit::Usage, Some("name an empty directory, or give `-o nonempty`".into()))
             }
             MountError::Busy { path, .. } => {
-                (Exit::Busy, Some(format!("warp umount {}", path.display())))
+                (Exit::Busy, Some(format!("warp umount {}", show::word(path))))
             }
             MountError::NoDevice => (Exit::Failed, Some(NO_DEVICE_FIX.into())),
             MountError::DeviceClosed(_) => (Exit::Failed, Some(CLOSED_DEVICE_FIX.into())),
+            MountError::Mapped => {
+                let hint = "leave it out: your own mount shows everything as yours";
+                (Exit::Usage, Some(hint.into()))
+            }
             MountError::AllowOther => (Exit::Failed, Some(ALLOW_OTHER_FIX.into())),
             MountError::Failed { .. } => {
                 (Exit::Failed, Some("`warp doctor` checks what a mount needs".into()))
@@ -328,4 +371,5 @@ impl From<MountError> for Failure {
 pub(super) const NO_DEVICE_FIX: &str =
     "sudo modprobe fuse (in a container: run it with --device /dev/fuse)";
 pub(super) const CLOSED_DEVICE_FIX: &str = "sudo chmod 0666 /dev/fuse";
-pub(super) const ALLOW_OTHER_FIX: &str = "add a line `user_allow_other` to /etc/fuse.conf";
+pub(super) const ALLOW_OTHER_FIX: &str = "echo user_allow_other | sudo tee -a /etc/fuse.conf";
+pub(super) const HELPER_FIX: &str = "sudo ln -s \"$(command -v warp)\" /sbin/mount.warp";

@@ -12,7 +12,7 @@ use crate::show;
 use hyper::Method;
 use serde_json::{Value, json};
 use std::io::{BufRead, IsTerminal, Write};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use warp_flow::home::Home;
 
 pub(super) fn run(verb: Portal, ui: &Ui) -> Result<Exit> {
@@ -41,7 +41,8 @@ fn create(args: &PortalCreate, ui: &Ui) -> Result<Exit> {
     if ui.json {
         ui.print(&json!({ "name": made.name, "id": made.id }).to_string())?;
     }
-    ui.summary(&format!("portal {0} is ready.  Next: warp mount {0} DIR", made.name));
+    let typed = show::word(Path::new(&made.name));
+    ui.summary(&format!("portal {} is ready.  Next: warp mount {typed} DIR", made.name));
     Ok(Exit::Ok)
 }
 
@@ -105,7 +106,7 @@ fn known(home: &Home, name: &str) -> Result<Daemon> {
         }
         let cause = format!("portal {name}: this device has no key yet, and no portal");
         return Err(Failure::new(Exit::NotFound, cause)
-            .hint(format!("`warp portal create {name}` makes both")));
+            .hint(format!("`warp portal create {}` makes both", show::word(Path::new(name)))));
     }
     Daemon::started(home)
 }
@@ -120,7 +121,9 @@ fn leave(args: &PortalLeave, ui: &Ui) -> Result<Exit> {
     let found = all.into_iter().find(|row| row.name == args.name);
     if let Some(on) = found.as_ref().and_then(|row| row.mounted_on.clone()).map(PathBuf::from) {
         let cause = format!("portal {}: is mounted on {}", args.name, on.display());
-        return Err(Failure::new(Exit::Busy, cause).hint(format!("warp umount {}", on.display())));
+        return Err(
+            Failure::new(Exit::Busy, cause).hint(format!("warp umount {}", show::word(&on)))
+        );
     }
     if !args.yes && found.is_some() {
         confirm(args, ui)?;
@@ -136,9 +139,8 @@ fn leave(args: &PortalLeave, ui: &Ui) -> Result<Exit> {
     }
     match kept {
         Some(kept) => {
-            let (kept, was) = (kept.display(), was.display());
-            ui.summary(&format!("left portal {name}; its sealed data is in {kept}"));
-            ui.summary(&format!("bring it back: mv {kept} {was}"));
+            ui.summary(&format!("left portal {name}; its sealed data is in {}", kept.display()));
+            ui.summary(&format!("bring it back: mv {} {}", show::word(&kept), show::word(&was)));
         }
         None => ui.summary(&format!("left portal {name}; its data is deleted")),
     }

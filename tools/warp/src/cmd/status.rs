@@ -7,18 +7,16 @@ use crate::daemon::edge::identity;
 use crate::daemon::wire::{MountRow, PortalRow, Status};
 use crate::places::{is_archive_mount, mount_of};
 use crate::report::{Exit, Failure, Result, Ui};
+use crate::show;
 use hyper::Method;
 use serde_json::{Value, json};
 use std::path::PathBuf;
-use std::time::Duration;
 use warp_flow::FlowError;
 use warp_flow::home::Home;
 use warp_flow::portals::Portals;
 use warp_format::Keyring;
 use warp_fs::Mounted;
 use warp_fs::kernel::{absolute, is_dead, mounts};
-
-const WATCH_EVERY: Duration = Duration::from_secs(1);
 
 /// What is known: from the daemon, or without one from the disk.
 struct Known {
@@ -51,10 +49,10 @@ pub(crate) fn run(args: &StatusArgs, ui: &Ui) -> Result<Exit> {
         } else {
             show(&known, ui)?;
         }
-        if !args.watch {
+        let Some(every) = args.watch.filter(|every| !every.is_zero()) else {
             return Ok(Exit::Ok);
-        }
-        std::thread::sleep(WATCH_EVERY);
+        };
+        std::thread::sleep(every);
         if !ui.json {
             ui.print("")?;
         }
@@ -214,7 +212,10 @@ fn show(known: &Known, ui: &Ui) -> Result<()> {
     for Other { mount, dead } in &known.others {
         let at = mount.directory.display();
         let what = match (dead, is_archive_mount(mount)) {
-            (true, _) => format!(": no process serves it; `warp umount {at}` clears it"),
+            (true, _) => {
+                let typed = show::word(&mount.directory);
+                format!(": no process serves it; `warp umount {typed}` clears it")
+            }
             (false, true) => ", an archive".to_owned(),
             (false, false) => ", by the daemon of another WARP_HOME".to_owned(),
         };

@@ -5,8 +5,10 @@ use crate::client::Daemon;
 use crate::daemon::wire::{Unmount, Unmounted};
 use crate::places::{is_archive_mount, unmount_failure};
 use crate::report::{Exit, Failure, Result, Ui};
+use crate::show;
 use hyper::Method;
 use rustix::fs::{Mode, OFlags};
+use serde_json::json;
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
@@ -32,6 +34,10 @@ pub(crate) fn run(args: &Umount, ui: &Ui) -> Result<Exit> {
         }
     } else if !ask_daemon(args, &directory)? {
         return of_another(args, &directory, ui);
+    }
+    if ui.json {
+        let document = json!({ "directory": directory.to_string_lossy(), "was_dead": dead });
+        ui.print(&document.to_string())?;
     }
     let what = if dead { "was dead, and is cleared" } else { "is unmounted" };
     ui.summary(&format!("{} {what}", directory.display()));
@@ -77,7 +83,7 @@ fn mountpoint(typed: &Path) -> Result<(PathBuf, Mounted)> {
         Some(mount) if mount.is_ours() => Ok((directory, mount)),
         Some(mount) => {
             let cause = format!("{path}: is a {} mount, not warp's", mount.fs_type);
-            Err(Failure::new(Exit::Usage, cause).hint(format!("umount {path}")))
+            Err(Failure::new(Exit::Usage, cause).hint(format!("umount {}", show::word(&directory))))
         }
         None => {
             let cause = format!("{path}: nothing of warp is mounted there");

@@ -13,6 +13,7 @@ use super::wire::{
 };
 use crate::places::unmount_failure;
 use crate::report::{Exit, Failure};
+use crate::show;
 use std::panic::AssertUnwindSafe;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
@@ -22,7 +23,7 @@ use warp_flow::home::Home;
 use warp_flow::portals::{PortalEntry, Portals};
 use warp_flow::{FlowError, Kind};
 use warp_format::Keyring;
-use warp_fs::{Mount, MountError, MountOptions};
+use warp_fs::{IdMap, Mount, MountError, MountOptions};
 
 /// How long one that wants a portal waits for one that is done with it: the
 /// time that a large publish may take.
@@ -311,6 +312,9 @@ impl Edge {
             options.allow_other = ask.allow_other;
             options.nonempty = ask.nonempty;
             options.read_only = ask.read_only;
+            options.no_exec = ask.no_exec;
+            options.users = id_map(&ask.users)?;
+            options.groups = id_map(&ask.groups)?;
             Ok(Mount::new(volume, &options)?)
         };
         let mount = match attempt() {
@@ -472,6 +476,16 @@ impl Edge {
     }
 }
 
+/// A map as it was typed; the client has checked it.
+fn id_map(ranges: &[(u32, u32, u32)]) -> Result<IdMap> {
+    let mut map = IdMap::default();
+    for (from, to, count) in ranges {
+        map.add(*from, *to, *count)
+            .map_err(|e| Failure::new(Exit::Usage, format!("{from}:{to}:{count}: {e}")))?;
+    }
+    Ok(map)
+}
+
 /// A client that is connected.
 pub(crate) struct Present {
     edge: Arc<Edge>,
@@ -531,15 +545,15 @@ fn no_such_path(error: FlowError, name: &str, path: &Path) -> Failure {
         _ => return of_portal(error),
     };
     Failure::new(error.kind().into(), format!("{name}:{}: {what}", path.display()))
-        .hint(format!("`warp mount {name} DIR` shows all of it"))
+        .hint(format!("`warp mount {} DIR` shows all of it", show::word(Path::new(name))))
 }
 
 fn mounted_already(name: &str, mounted: &Mounted, detached: bool) -> Failure {
-    let at = mounted.directory.display();
+    let (at, typed) = (mounted.directory.display(), show::word(&mounted.directory));
     if detached {
         let cause = format!("portal {name}: files in it are still in use, since it was on {at}");
         return Failure::new(Exit::Busy, cause).hint("close them, or `warp down` cuts them off");
     }
     Failure::new(Exit::Busy, format!("portal {name}: is mounted on {at} already"))
-        .hint(format!("`mount --bind {at} DIR` shows it in another place too"))
+        .hint(format!("`mount --bind {typed} DIR` shows it in another place too"))
 }

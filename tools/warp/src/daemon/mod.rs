@@ -27,6 +27,8 @@ use std::time::{Duration, Instant};
 use tokio::net::UnixStream;
 use warp_flow::home::Home;
 
+/// The argument that starts it. Tests, and `ps`, know it by this word.
+pub(crate) const WORD: &str = "daemon";
 /// How long a daemon waits for the one before it to be gone.
 const WAIT_FOR_LOCK: Duration = Duration::from_secs(10);
 /// How long it stays when it has nothing to do.

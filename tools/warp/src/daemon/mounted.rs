@@ -4,6 +4,7 @@ use super::edge::of_portal;
 use super::wire::{MountRow, Standing};
 use crate::places::is_archive_mount;
 use crate::report::{Exit, Failure};
+use crate::show;
 use rustix::fs::{Mode, OFlags};
 use std::io;
 use std::path::{Path, PathBuf};
@@ -108,7 +109,10 @@ impl Mounted {
         let at = self.directory.display();
         let cause = format!("{at}: is unmounted, but not published: {}", failure.cause);
         let hint = if kept {
-            format!("it is kept in the journal; mount {} again, then `warp sync`", self.name)
+            format!(
+                "it is kept in the journal; mount {} again, then `warp sync`",
+                show::word(Path::new(&self.name))
+            )
         } else {
             "what was not synced before is lost; the log says more".into()
         };
@@ -131,8 +135,9 @@ impl Mounted {
             let failure = of_portal(e);
             let at = self.directory.display();
             let cause = format!("{at}: stays mounted, as it cannot be saved: {}", failure.cause);
+            let typed = show::word(&self.directory);
             let hint = format!(
-                "make room and try again; `warp umount --lazy {at}` gives up what was not synced"
+                "make room and try again; `warp umount --lazy {typed}` gives up what was not synced"
             );
             Failure { cause, hint: Some(hint), exit: failure.exit }
         })

@@ -149,6 +149,12 @@ pub(crate) struct MountPortal {
     pub(crate) read_only: bool,
     pub(crate) allow_other: bool,
     pub(crate) nonempty: bool,
+    pub(crate) no_exec: bool,
+    /// Ranges of stored users and who is shown in their place, as triples of
+    /// first, first and count.
+    pub(crate) users: Vec<(u32, u32, u32)>,
+    /// The same for groups.
+    pub(crate) groups: Vec<(u32, u32, u32)>,
 }
 
 #[derive(Debug, Serialize, Deserialize)]

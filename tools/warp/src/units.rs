@@ -1,0 +1,171 @@
+//! Sizes and durations as they are typed.
+//!
+//! Promises: one meaning of `10G` and of `7d` wherever they are taken; what
+//! does not fit is refused, never rounded to something else. Tested below.
+
+use std::time::Duration;
+
+/// The powers of a unit's letter.
+const LETTERS: &str = "KMGTPE";
+
+/// A size in bytes: `4096`, `10G` and `10GiB` (of 1024), `10GB` (of 1000),
+/// `1.5T`.
+#[cfg_attr(not(test), expect(dead_code, reason = "`portal create --quota` takes it"))]
+pub(crate) fn size(text: &str) -> Result<u64, String> {
+    let bad = || format!("a size is written like 500M, 10G, 10GiB or 10GB, not {text:?}");
+    let (number, unit) = split(text).ok_or_else(bad)?;
+    let unit = unit.to_ascii_uppercase();
+    let letter = unit.chars().next().unwrap_or('B');
+    let power = match LETTERS.find(letter) {
+        Some(index) => index as u32 + 1,
+        None => 0,
+    };
+    let base: u64 = match (power, unit.get(1..).unwrap_or_default()) {
+        (0, "") if letter == 'B' => 1,
+        (1.., "" | "IB") => 1024,
+        (1.., "B") => 1000,
+        _ => return Err(bad()),
+    };
+    let bytes = scaled(number, u128::from(base).pow(power)).ok_or_else(bad)?;
+    u64::try_from(bytes).map_err(|_| format!("{text:?} is more than a size can be"))
+}
+
+/// A duration: `90` and `90s`, `500ms`, `15m`, `24h`, `7d`, `2w`, and sums of
+/// these, as in `1h30m`.
+pub(crate) fn duration(text: &str) -> Result<Duration, String> {
+    let bad = || format!("a duration is written like 30s, 15m, 24h, 7d or 1h30m, not {text:?}");
+    let mut rest = text.trim();
+    let mut nanos: u128 = 0;
+    if rest.is_empty() {
+        return Err(bad());
+    }
+    while !rest.is_empty() {
+        let number_end = rest.find(|c: char| c != '.' && !c.is_ascii_digit());
+        let (number, tail) = rest.split_at(number_end.unwrap_or(rest.len()));
+        let unit_end = tail.find(|c: char| c == '.' || c.is_ascii_digit()).unwrap_or(tail.len());
+        let (unit, tail) = tail.split_at(unit_end);
+        let second = 1_000_000_000;
+        let scale: u128 = match unit {
+            "ms" => 1_000_000,
+            "s" => second,
+            "m" | "min" => 60 * second,
+            "h" => 3600 * second,
+            "d" => 86_400 * second,
+            "w" => 604_800 * second,
+            // Alone it is a number of seconds; in a sum it could be anything.
+            "" if rest.len() == text.trim().len() => second,
+            _ => return Err(bad()),
+        };
+        nanos = scaled(number, scale).and_then(|n| n.checked_add(nanos)).ok_or_else(bad)?;
+        rest = tail;
+    }
+    let whole = u64::try_from(nanos / 1_000_000_000);
+    let whole = whole.map_err(|_| format!("{text:?} is more than a duration can be"))?;
+    Ok(Duration::new(whole, (nanos % 1_000_000_000) as u32))
+}
+
+/// A number and the unit behind it, with blanks between them if one likes.
+fn split(text: &str) -> Option<(&str, &str)> {
+    let text = text.trim();
+    let end = text.find(|c: char| c != '.' && !c.is_ascii_digit()).unwrap_or(text.len());
+    let (number, unit) = text.split_at(end);
+    let unit = unit.trim_start();
+    (!number.is_empty() && unit.is_ascii()).then_some((number, unit))
+}
+
+/// A decimal fraction times a scale, exact but for what is smaller than one.
+fn scaled(number: &str, scale: u128) -> Option<u128> {
+    let (whole, fraction) = number.split_once('.').unwrap_or((number, ""));
+    let digits = |text: &str| text.bytes().all(|b| b.is_ascii_digit());
+    // Ten digits behind the point say more than any unit has room for.
+    if whole.is_empty() || !digits(whole) || !digits(fraction) || fraction.len() > 10 {
+        return None;
+    }
+    if number.contains('.') && fraction.is_empty() {
+        return None;
+    }
+    let whole = whole.parse::<u128>().ok()?.checked_mul(scale)?;
+    let part = fraction.parse::<u128>().unwrap_or(0) * scale / 10u128.pow(fraction.len() as u32);
+    whole.checked_add(part)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn sizes_mean_what_people_write() {
+        let sizes = [
+            ("0", 0),
+            ("4096", 4096),
+            ("512B", 512),
+            ("1k", 1 << 10),
+            ("10G", 10 << 30),
+            ("10GiB", 10 << 30),
+            ("10 gib", 10 << 30),
+            ("10GB", 10_000_000_000),
+            ("1.5T", 3 << 39),
+            ("0.1KB", 100),
+            ("15E", 15 << 60),
+            ("18446744073709551615", u64::MAX),
+        ];
+        for (text, bytes) in sizes {
+            assert_eq!(size(text), Ok(bytes), "{text}");
+        }
+    }
+
+    #[test]
+    fn what_is_no_size_is_refused() {
+        for bad in [
+            "",
+            " ",
+            "G",
+            "-1",
+            "+1",
+            "1X",
+            "1GG",
+            "1iB",
+            "1BB",
+            "1.",
+            ".5G",
+            "1.2.3G",
+            "1e3",
+            "16E",
+            "18446744073709551616",
+            "0x10",
+            "10 G B",
+            "1ſ",
+            "9999999999999999999999999999E",
+        ] {
+            assert!(size(bad).is_err(), "{bad:?}");
+        }
+    }
+
+    #[test]
+    fn durations_mean_what_people_write() {
+        let seconds = Duration::from_secs;
+        let durations = [
+            ("90", seconds(90)),
+            ("90s", seconds(90)),
+            ("500ms", Duration::from_millis(500)),
+            ("0.5", Duration::from_millis(500)),
+            ("1.5h", seconds(5400)),
+            ("1h30m", seconds(5400)),
+            ("24h", seconds(86_400)),
+            ("7d", seconds(604_800)),
+            ("2w", seconds(1_209_600)),
+            ("0", seconds(0)),
+        ];
+        for (text, expected) in durations {
+            assert_eq!(duration(text), Ok(expected), "{text}");
+        }
+    }
+
+    #[test]
+    fn what_is_no_duration_is_refused() {
+        for bad in ["", "h", "-1s", "1x", "1h30", "1 h", "1.s", "1y", "1M", "99999999999999999999d"]
+        {
+            assert!(duration(bad).is_err(), "{bad:?}");
+        }
+    }
+}
