@@ -2,6 +2,7 @@
 //! limit, and trees to run it on.
 #![forbid(unsafe_code)]
 
+pub mod apart;
 pub mod damage;
 pub mod device;
 pub mod nasty;
