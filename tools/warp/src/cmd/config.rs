@@ -44,7 +44,7 @@ fn get(args: &ConfigGet, config: &Config, ui: &Ui) -> Result<Exit> {
     if ui.json {
         ui.print(&document(&setting).to_string())?;
     } else if args.origin {
-        ui.print(&format!("{}\t{}", setting.value, origin(&setting)))?;
+        ui.print(&format!("{} {}", setting.value, origin(&setting)))?;
     } else {
         ui.print(&setting.value)?;
     }
