@@ -456,8 +456,8 @@ pub(crate) struct Mount {
     pub(crate) foreground: bool,
     /// Mount options, separated by commas, as in /etc/fstab
     ///
-    /// ro, rw, noexec; nonempty (hide what is in DIR); allow_other; uidmap=FROM:TO[:COUNT] and
-    /// gidmap=FROM:TO[:COUNT] (root only: who is stored as FROM is shown as TO, and stored as FROM again);
+    /// ro, rw, noexec; nonempty (hide what is in DIR); allow_other; `uidmap=FROM:TO[:COUNT]` and
+    /// `gidmap=FROM:TO[:COUNT]` (root only: who is stored as FROM is shown as TO, and stored as FROM again);
     /// read_only and passphrase_file=FILE, as the flags. A mount is nosuid, nodev, noatime and default_permissions
     /// in any case. What concerns mount(8) alone is passed over: defaults, auto, nofail, _netdev, user, x-…
     #[arg(short, value_name = "OPTS", value_delimiter = ',', env = "WARP_MOUNT_OPTIONS")]
