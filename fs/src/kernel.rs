@@ -142,8 +142,10 @@ impl Mount {
             .map_err(|e| failed(io::Error::other(e)))?
             .ok_or(MountError::Mapped)?;
         let shell = Shell::new(volume, owners).map_err(failed)?;
+        let kernel = shell.kernel();
         let session = Session::new(shell, &directory, &options.config())
             .map_err(|source| classify(&directory, options, source))?;
+        let _ = kernel.set(session.notifier());
         raise_read_ahead(&directory);
         Ok(Self { run: Box::new(move || session.run()), directory })
     }

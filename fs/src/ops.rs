@@ -13,7 +13,7 @@ use crate::owners::Owners;
 use crate::pool::Pool;
 use fuser::{
     BsdFileFlags, Errno, FileHandle, Filesystem, FopenFlags, Generation, INodeNo, InitFlags,
-    KernelConfig, LockOwner, OpenFlags, RenameFlags, ReplyAttr, ReplyCreate, ReplyData,
+    KernelConfig, LockOwner, Notifier, OpenFlags, RenameFlags, ReplyAttr, ReplyCreate, ReplyData,
     ReplyDirectory, ReplyDirectoryPlus, ReplyEmpty, ReplyEntry, ReplyLseek, ReplyOpen, ReplyStatfs,
     ReplyWrite, ReplyXattr, Request, TimeOrNow, WriteFlags,
 };
@@ -21,8 +21,8 @@ use std::ffi::OsStr;
 use std::io;
 use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, OnceLock};
 use std::time::{Duration, SystemTime};
 use warp_flow::Result;
 use warp_flow::volume::{Attr, NewInode, RenameMode, SetAttr, Volume, When, XattrMode};
@@ -31,10 +31,8 @@ use warp_format::record::{Body, FileType};
 
 /// How long the kernel may keep what nobody else changes.
 const FOREVER: Duration = Duration::from_secs(365 * 24 * 3600);
-/// The same for the attributes of a directory that can change. The kernel may
-/// store what a stat was told after it has heard that the directory changed
-/// meanwhile, and would keep it; rsync then believes a time that is not there.
-const BRIEF: Duration = Duration::from_millis(10);
+/// As the offset of an invalidation: no pages.
+const ATTRIBUTES_ONLY: i64 = -1;
 /// Requests that the kernel may have under way in the background: read-ahead
 /// and asynchronous reads. Its default of 12 starves four parallel readers.
 const MAX_BACKGROUND: u16 = 64;
@@ -61,16 +59,23 @@ pub(crate) struct Shell<V> {
 struct Inner<V> {
     volume: V,
     owners: Owners,
+    /// Set when the mount is there, before the first request.
+    kernel: Arc<OnceLock<Notifier>>,
 }
 
 impl<V: Volume> Shell<V> {
     pub(crate) fn new(volume: V, owners: Owners) -> io::Result<Self> {
         Ok(Self {
-            inner: Arc::new(Inner { volume, owners }),
+            inner: Arc::new(Inner { volume, owners, kernel: Arc::default() }),
             pool: Pool::new(POOL_THREADS)?,
             listings: Listings::default(),
             next_handle: AtomicU64::new(1),
         })
+    }
+
+    /// Where the way to tell the kernel something goes once there is one.
+    pub(crate) fn kernel(&self) -> Arc<OnceLock<Notifier>> {
+        Arc::clone(&self.inner.kernel)
     }
 
     fn volume(&self) -> &V {
@@ -93,6 +98,7 @@ impl<V: Volume> Shell<V> {
         self.change(move |inner| match inner.owned(new) {
             Some(new) => {
                 let made = inner.volume.make(parent.0, name.as_bytes(), new);
+                inner.changed(parent);
                 inner.reply_entry(made, reply);
             }
             None => reply.error(Errno::EOVERFLOW),
@@ -106,10 +112,16 @@ impl<V: Volume> Shell<V> {
 }
 
 impl<V: Volume> Inner<V> {
-    /// How long the kernel may keep these attributes.
-    fn lasts(&self, of: &Attr) -> &'static Duration {
-        let is_directory = of.inode.file_type() == FileType::Directory;
-        if is_directory && self.volume.changes() { &BRIEF } else { &FOREVER }
+    /// A directory's names were changed; said before that change is answered.
+    /// The kernel drops the attributes it has by itself, but without this it
+    /// would still take those from an answer to a question that was asked
+    /// earlier and is under way, and keep them: rsync then believes a time
+    /// that is not there.
+    fn changed(&self, directory: INodeNo) {
+        if let Some(kernel) = self.kernel.get() {
+            // An error says that the kernel does not know the directory.
+            let _ = kernel.inval_inode(directory, ATTRIBUTES_ONLY, 0);
+        }
     }
 
     /// A new inode with the owner that it is stored with.
@@ -120,10 +132,7 @@ impl<V: Volume> Inner<V> {
 
     fn reply_entry(&self, made: Result<Attr>, reply: ReplyEntry) {
         match made {
-            Ok(made) => {
-                let shown = attr(&made, self.owners);
-                reply.entry_with_ttls(self.lasts(&made), &FOREVER, &shown, Generation(0));
-            }
+            Ok(made) => reply.entry(&FOREVER, &attr(&made, self.owners), Generation(0)),
             Err(e) => reply.error(errno(&e)),
         }
     }
@@ -184,9 +193,7 @@ impl<V: Volume> Filesystem for Shell<V> {
         }
         match self.volume().lookup(parent.0, name.as_bytes()) {
             Ok(Some(found)) => {
-                let shown = attr(&found, self.inner.owners);
-                let lasts = self.inner.lasts(&found);
-                reply.entry_with_ttls(lasts, &FOREVER, &shown, Generation(0));
+                reply.entry(&FOREVER, &attr(&found, self.inner.owners), Generation(0));
             }
             // Number 0 with a lifetime: the kernel keeps that there is none.
             Ok(None) => match self.volume().attr(parent.0) {
@@ -202,9 +209,7 @@ impl<V: Volume> Filesystem for Shell<V> {
 
     fn getattr(&self, _req: &Request, ino: INodeNo, _fh: Option<FileHandle>, reply: ReplyAttr) {
         match self.volume().attr(ino.0) {
-            Ok(Some(found)) => {
-                reply.attr(self.inner.lasts(&found), &attr(&found, self.inner.owners));
-            }
+            Ok(Some(found)) => reply.attr(&FOREVER, &attr(&found, self.inner.owners)),
             Ok(None) => reply.error(Errno::ENOENT),
             Err(e) => reply.error(errno(&e)),
         }
@@ -279,9 +284,9 @@ impl<V: Volume> Filesystem for Shell<V> {
         let result =
             self.listings.list(self.volume(), ino.0, fh, offset, true, &mut |next, entry| {
                 let Some(found) = &entry.attr else { return false };
-                let (attr, lasts) = (attr(found, self.inner.owners), self.inner.lasts(found));
-                let name = OsStr::from_bytes(&entry.name);
-                let full = reply.add(INodeNo(found.ino), next, name, lasts, &attr, Generation(0));
+                let (attr, name) = (attr(found, self.inner.owners), OsStr::from_bytes(&entry.name));
+                let full =
+                    reply.add(INodeNo(found.ino), next, name, &FOREVER, &attr, Generation(0));
                 if !full && !matches!(entry.name.as_slice(), b"." | b"..") {
                     self.volume().retain(entry);
                 }
@@ -357,7 +362,7 @@ impl<V: Volume> Filesystem for Shell<V> {
             ctime: ctime.map(time_of_request),
         };
         self.change(move |inner| match inner.volume.set_attr(ino.0, &change) {
-            Ok(now) => reply.attr(inner.lasts(&now), &attr(&now, inner.owners)),
+            Ok(now) => reply.attr(&FOREVER, &attr(&now, inner.owners)),
             Err(e) => reply.error(errno(&e)),
         });
     }
@@ -423,6 +428,7 @@ impl<V: Volume> Filesystem for Shell<V> {
             let Some(new) = inner.owned(new) else { return reply.error(Errno::EOVERFLOW) };
             match inner.volume.make(parent.0, name.as_bytes(), new) {
                 Ok(made) => {
+                    inner.changed(parent);
                     let made = attr(&made, inner.owners);
                     let flags = FopenFlags::FOPEN_KEEP_CACHE;
                     reply.created(&FOREVER, &made, Generation(0), FileHandle(0), flags);
@@ -435,21 +441,27 @@ impl<V: Volume> Filesystem for Shell<V> {
     fn link(&self, _: &Request, ino: INodeNo, to: INodeNo, name: &OsStr, reply: ReplyEntry) {
         let name = name.to_owned();
         self.change(move |inner| {
-            inner.reply_entry(inner.volume.link(ino.0, to.0, name.as_bytes()), reply);
+            let linked = inner.volume.link(ino.0, to.0, name.as_bytes());
+            inner.changed(to);
+            inner.reply_entry(linked, reply);
         });
     }
 
     fn unlink(&self, _req: &Request, parent: INodeNo, name: &OsStr, reply: ReplyEmpty) {
         let name = name.to_owned();
         self.change(move |inner| {
-            done(inner.volume.unlink(parent.0, name.as_bytes(), false), reply);
+            let gone = inner.volume.unlink(parent.0, name.as_bytes(), false);
+            inner.changed(parent);
+            done(gone, reply);
         });
     }
 
     fn rmdir(&self, _req: &Request, parent: INodeNo, name: &OsStr, reply: ReplyEmpty) {
         let name = name.to_owned();
         self.change(move |inner| {
-            done(inner.volume.unlink(parent.0, name.as_bytes(), true), reply);
+            let gone = inner.volume.unlink(parent.0, name.as_bytes(), true);
+            inner.changed(parent);
+            done(gone, reply);
         });
     }
 
@@ -475,7 +487,12 @@ impl<V: Volume> Filesystem for Shell<V> {
         let (name, newname) = (name.to_owned(), newname.to_owned());
         self.change(move |inner| {
             let (from, to) = ((parent.0, name.as_bytes()), (newparent.0, newname.as_bytes()));
-            done(inner.volume.rename(from, to, mode), reply);
+            let renamed = inner.volume.rename(from, to, mode);
+            inner.changed(parent);
+            if newparent != parent {
+                inner.changed(newparent);
+            }
+            done(renamed, reply);
         });
     }
 

@@ -14,7 +14,8 @@ use std::os::unix::fs::{FileExt, MetadataExt, OpenOptionsExt, PermissionsExt, sy
 use std::path::Path;
 use std::process::Command;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
-use std::time::{Duration, Instant};
+use std::thread;
+use std::time::{Duration, Instant, SystemTime};
 use warp_tests::device::{Device, Running, bash, python};
 use warp_tests::nasty::{data_len, mkdir, mode, noise, same_tree, write};
 use warp_tests::{must, run};
@@ -679,6 +680,41 @@ fn a_directory_of_a_mounted_portal_lists_each_name_once_while_it_changes() {
     must("rm", [OsStr::new("-r"), dir.as_os_str()]);
     device.remount();
     assert_eq!(fs::read_dir(device.m()).expect("a directory").count(), 0);
+    device.umount();
+}
+
+/// What `rsync` does, whose two processes work in one directory: one changes
+/// it while the other asks for it, and then the first asks.
+#[test]
+fn a_directory_of_a_mounted_portal_never_shows_a_time_that_it_had() {
+    let device = Device::mounted();
+    let dir = mkdir(&device.at("d"));
+    write(&dir.join("a"), b"x");
+    let long_ago = SystemTime::UNIX_EPOCH + Duration::from_secs(1_000_000_000);
+    let over = AtomicBool::new(false);
+    thread::scope(|scope| {
+        for n in 0..8 {
+            let (dir, over) = (&dir, &over);
+            scope.spawn(move || {
+                while !over.load(Ordering::Relaxed) {
+                    let _ = stat(dir).modified();
+                    let _ = fs::metadata(dir.join(format!("none-{n}")));
+                }
+            });
+        }
+        let until = Instant::now() + Duration::from_secs(5);
+        let mut stale = 0;
+        let (mut from, mut to) = (dir.join("a"), dir.join("b"));
+        while Instant::now() < until {
+            let opened = fs::File::open(&dir).expect("a directory");
+            opened.set_modified(long_ago).expect("a time is set");
+            fs::rename(&from, &to).expect("a file is renamed");
+            stale += u32::from(stat(&dir).modified().expect("a time") == long_ago);
+            std::mem::swap(&mut from, &mut to);
+        }
+        over.store(true, Ordering::Relaxed);
+        assert_eq!(stale, 0, "so often a time from before the rename was shown");
+    });
     device.umount();
 }
 
