@@ -549,7 +549,7 @@ fn a_mounted_portal_moves_times_as_calls_demand() {
         let meta = stat(path);
         ((meta.mtime(), meta.mtime_nsec()), (meta.ctime(), meta.ctime_nsec()))
     };
-    let pause = || std::thread::sleep(Duration::from_millis(20));
+    let pause = || thread::sleep(Duration::from_millis(20));
     let moved = |what: &str, path: &Path, act: &dyn Fn(), mtime: bool, ctime: bool| {
         let before = times(path);
         pause();
@@ -650,7 +650,7 @@ fn a_directory_of_a_mounted_portal_lists_each_name_once_while_it_changes() {
         counts
     };
     let (done, changes) = (AtomicBool::new(false), AtomicUsize::new(0));
-    std::thread::scope(|scope| {
+    thread::scope(|scope| {
         scope.spawn(|| {
             for n in 0.. {
                 File::create(dir.join(format!("goes {n}"))).expect("created");
@@ -706,7 +706,7 @@ fn a_directory_of_a_mounted_portal_never_shows_a_time_that_it_had() {
         let mut stale = 0;
         let (mut from, mut to) = (dir.join("a"), dir.join("b"));
         while Instant::now() < until {
-            let opened = fs::File::open(&dir).expect("a directory");
+            let opened = File::open(&dir).expect("a directory");
             opened.set_modified(long_ago).expect("a time is set");
             fs::rename(&from, &to).expect("a file is renamed");
             stale += u32::from(stat(&dir).modified().expect("a time") == long_ago);
