@@ -4,27 +4,34 @@
 //! server take them out. Promises: a chunk given back equals its id; after
 //! `sync` returns, every chunk put before survives a power cut; a torn tail is
 //! cut when the store is opened; the index is rebuilt from the packs alone.
-//! Never: decrypts, awaits, or evicts what is *own*.
-//! Tested by `tests/model_store.rs` and `tests/crash_store.rs`.
+//! Never: decrypts, awaits, or evicts what is *own*; a sweep takes only what
+//! its caller does not name. Tested by `tests/model_store.rs` and
+//! `tests/crash_store.rs`.
 //!
 //! Files `CLASS-NUMBER.pack`: a header, then records as in an archive
 //! (`format::archive::Frame`, sealed chunk). A pack that is full has an index
 //! `CLASS-NUMBER.idx` beside it, which spares reading it at start.
 
+mod audit;
+mod sweep;
+
 use crate::disk::{Disk, DiskFile};
 use crate::error::{CacheError, Result};
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, HashMap, HashSet};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use warp_format::archive::{FRAME_LEN, Frame, RECORD_MAGIC};
 use warp_format::pack::{PACK_HEADER_LEN, PackHeader, PackIndex, Place};
 use warp_format::{ChunkId, FormatError, SealedChunk};
 
+pub use audit::{Audit, Damage};
+pub use sweep::{Sweep, Swept};
 pub use warp_format::pack::Class;
 
 /// Bytes after which a pack is full.
 pub const PACK_LEN: u64 = 16 << 20;
 
-type PackName = (Class, u32);
+/// A pack: its class, and its number in it.
+pub type PackName = (Class, u32);
 
 /// Chunks in packs on one disk.
 pub struct Store {
@@ -38,6 +45,10 @@ pub struct Store {
 struct State {
     packs: BTreeMap<PackName, Pack>,
     index: HashMap<ChunkId, (PackName, Place)>,
+    /// The greatest number that a pack of each class had.
+    newest: BTreeMap<Class, u32>,
+    /// What was put since a sweep began, which must not take it.
+    kept: Option<HashSet<ChunkId>>,
     /// Names were made or taken away since the last `sync_names`.
     names_changed: bool,
     /// A barrier failed: see [`CacheError::Doubtful`].
@@ -89,6 +100,10 @@ fn parse_name(name: &str) -> Option<PackName> {
     (pack_name(parsed) == name).then_some(parsed)
 }
 
+fn parse_index_name(name: &str) -> Option<PackName> {
+    parse_name(&[name.strip_suffix(".idx")?, ".pack"].concat())
+}
+
 impl Store {
     /// Opens the store on this disk, or starts one.
     pub fn open(disk: Arc<dyn Disk>) -> Result<(Self, Recovery)> {
@@ -101,6 +116,8 @@ impl Store {
         let mut state = State {
             packs: BTreeMap::new(),
             index: HashMap::new(),
+            newest: BTreeMap::new(),
+            kept: None,
             names_changed: false,
             doubtful: false,
         };
@@ -110,7 +127,16 @@ impl Store {
         // After a kill, names and bytes may be in memory only; they count as
         // durable after the next sync, like those of new packs.
         state.names_changed = !found.is_empty();
+        // The index of a pack that is gone must not be taken for that of the
+        // next one of its number.
+        for name in names.iter().filter_map(|name| parse_index_name(name)) {
+            if found.binary_search(&name).is_err() {
+                let file = index_name(name);
+                disk.remove(&file).map_err(|e| CacheError::io(&file, e))?;
+            }
+        }
         for name in found {
+            state.newest.insert(name.0, name.1);
             match open_pack(&*disk, name, &mut recovery)? {
                 Some(pack) => {
                     // Classes come in the order of how long they are kept: a
@@ -146,12 +172,20 @@ impl Store {
         if state.doubtful {
             return Err(CacheError::Doubtful { file: "store".into() });
         }
+        if let Some(kept) = &mut state.kept {
+            kept.insert(chunk.id());
+        }
         if let Some(((held, _), _)) = state.index.get(&chunk.id())
             && *held <= class
         {
             return Ok(());
         }
-        let name = self.open_pack_of(&mut state, class)?;
+        self.append(&mut state, chunk, class)
+    }
+
+    /// Writes a chunk into the pack that is being filled.
+    fn append(&self, state: &mut State, chunk: &SealedChunk, class: Class) -> Result<()> {
+        let name = self.open_pack_of(state, class)?;
         let pack = state.packs.get_mut(&name).expect("just looked up");
         let frame = Frame::of(chunk).encode();
         let bytes = [frame.as_slice(), chunk.bytes()].concat();
@@ -169,11 +203,13 @@ impl Store {
     /// The pack of this class that is being filled.
     fn open_pack_of(&self, state: &mut State, class: Class) -> Result<PackName> {
         let newest = state.packs.range((class, 0)..=(class, u32::MAX)).next_back();
-        let number = match newest {
-            Some((name, pack)) if !pack.closed && pack.end < self.pack_len => return Ok(*name),
-            Some(((_, number), _)) => number + 1,
-            None => 1,
-        };
+        if let Some((name, pack)) = newest
+            && !pack.closed
+            && pack.end < self.pack_len
+        {
+            return Ok(*name);
+        }
+        let number = state.newest.get(&class).map_or(1, |number| number + 1);
         let name = (class, number);
         let file = pack_name(name);
         let make = || {
@@ -189,6 +225,7 @@ impl Store {
         let end = PACK_HEADER_LEN as u64;
         let pack = Pack { file: handle, end, entries: Vec::new(), dirty: true, closed: false };
         state.packs.insert(name, pack);
+        state.newest.insert(class, number);
         state.names_changed = true;
         Ok(name)
     }
@@ -280,24 +317,40 @@ impl Store {
         while freed < bytes {
             let oldest = state.packs.range((Class::Cached, 0)..=(Class::Cached, u32::MAX)).next();
             let Some(name) = oldest.map(|(name, _)| *name) else { break };
-            let pack = state.packs.remove(&name).expect("just looked up");
-            for (id, _) in &pack.entries {
-                if state.index.get(id).is_some_and(|(holder, _)| *holder == name) {
-                    state.index.remove(id);
-                }
-            }
-            for file in [pack_name(name), index_name(name)] {
-                match self.disk.remove(&file) {
-                    Err(e) if e.kind() != std::io::ErrorKind::NotFound => {
-                        return Err(CacheError::io(&file, e));
-                    }
-                    _ => {}
-                }
-            }
-            state.names_changed = true;
-            freed += pack.end;
+            freed += self.drop_pack(&mut state, name)?;
         }
         Ok(freed)
+    }
+
+    /// Takes a pack away with all chunks that lie nowhere else; gives its
+    /// length.
+    fn drop_pack(&self, state: &mut State, name: PackName) -> Result<u64> {
+        let Some(pack) = state.packs.remove(&name) else { return Ok(0) };
+        let mut gone = HashSet::new();
+        for (id, _) in &pack.entries {
+            if state.index.get(id).is_some_and(|(holder, _)| *holder == name) {
+                state.index.remove(id);
+                gone.insert(*id);
+            }
+        }
+        // It may be kept for another reason as well.
+        let others = state.packs.iter().filter(|((class, _), _)| *class > name.0);
+        for (other, pack) in others {
+            for (id, place) in pack.entries.iter().filter(|(id, _)| gone.contains(id)) {
+                state.index.entry(*id).or_insert((*other, *place));
+            }
+        }
+        // The index first: without its pack it would be somebody else's.
+        for file in [index_name(name), pack_name(name)] {
+            match self.disk.remove(&file) {
+                Err(e) if e.kind() != std::io::ErrorKind::NotFound => {
+                    return Err(CacheError::io(&file, e));
+                }
+                _ => {}
+            }
+        }
+        state.names_changed = true;
+        Ok(pack.end)
     }
 
     /// How much is stored in this class.

@@ -1,6 +1,7 @@
 //! A store is cut at every point of its own write log: it always opens, gives
 //! no wrong byte, and has every chunk that a sync acknowledged.
 
+use std::collections::HashSet;
 use std::sync::Arc;
 use warp_cache::store::{Class, Store};
 use warp_cache::testing::{Barrier, CrashDisk, Fate, Op};
@@ -105,6 +106,52 @@ fn every_synced_chunk_survives_a_power_cut_at_any_point() {
     run(&disk);
     let images = crashes(&disk, 12).unwrap();
     assert!(images > 1000, "{images}");
+}
+
+/// What stays in a sweep of the first 40.
+fn stays(n: u64) -> bool {
+    n.is_multiple_of(5)
+}
+
+/// The chunks that a sweep leaves are there whatever the power cut leaves of
+/// the sweep, and those it takes cost nothing else.
+#[test]
+fn a_sweep_that_is_cut_at_any_point_loses_nothing_that_stays() {
+    for drops in [None, Some(Barrier::File("own-"))] {
+        let disk = CrashDisk::new(drops);
+        let store = open(&disk).unwrap();
+        (1..=40).for_each(|n| store.put(&chunk(n), Class::Own).unwrap());
+        store.sync().unwrap();
+        let before = disk.log().len();
+        let live: HashSet<ChunkId> =
+            (1..=40).filter(|n| stays(*n)).map(|n| chunk(n).id()).collect();
+        let swept = store.begin_sweep().finish(&live, 10).unwrap();
+        assert!(swept.moved_bytes > 0 && swept.freed_bytes() > 10_000, "{swept:?}");
+        let lost = |log: &[Op], image: &CrashDisk| {
+            let store = open(image).unwrap();
+            assert!(!log.is_empty());
+            (1..=40).filter(|n| stays(*n) && store.get(&chunk(*n).id()).is_err()).count()
+        };
+        let log = disk.log();
+        let mut found = 0;
+        for cut in before..=log.len() {
+            let log = &log[..cut];
+            let loose = log.iter().rev().take_while(|op| **op != Op::SyncNames);
+            for names in 0..=loose.filter(|op| op.is_naming()).count() {
+                for seed in 0..6 {
+                    let mut noise = blake3_noise(seed << 32 | cut as u64);
+                    let mut fate = |_: &Op| match noise() % 3 {
+                        0 => Fate::Lost,
+                        1 => Fate::Torn(usize::from(noise()) * 7),
+                        _ => Fate::Whole,
+                    };
+                    found += lost(log, &CrashDisk::after(log, &mut fate, names));
+                }
+            }
+        }
+        // A disk that drops the barriers is caught.
+        assert_eq!(found > 0, drops.is_some(), "{found} lost with {drops:?}");
+    }
 }
 
 #[test]

@@ -2,7 +2,7 @@
 //! on the recording disk and on the host's.
 
 use proptest::prelude::*;
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 use warp_cache::disk::{Disk, HostDisk};
 use warp_cache::store::{Class, Store};
@@ -15,6 +15,8 @@ enum Act {
     Get(u8),
     Sync,
     Evict(u64),
+    /// What stays: the chunks whose number has this bit.
+    Sweep(u8, u64),
     Restart,
 }
 
@@ -25,6 +27,7 @@ fn act() -> impl Strategy<Value = Act> {
         4 => any::<u8>().prop_map(|n| Act::Get(n % 40)),
         2 => Just(Act::Sync),
         1 => (0u64..9000).prop_map(Act::Evict),
+        1 => (0u8..8, 0u64..100).prop_map(|(bit, percent)| Act::Sweep(bit, percent)),
         1 => Just(Act::Restart),
     ]
 }
@@ -61,6 +64,7 @@ fn run(disk: Arc<dyn Disk>, acts: &[Act]) {
                 // Only what is cached and nothing else may be gone.
                 model.retain(|id, class| *class != Class::Cached || store.contains(id));
             }
+            Act::Sweep(bit, percent) => sweep(&store, *bit, *percent, &mut model),
             // No power cut: everything written is there.
             Act::Restart => store = open(),
         }
@@ -69,6 +73,27 @@ fn run(disk: Arc<dyn Disk>, acts: &[Act]) {
             assert!(found.is_ok(), "{class:?} chunk {id}: {found:?} after {act:?}");
             assert_eq!(found.unwrap().id(), *id);
         }
+    }
+}
+
+/// Sweeps with something put meanwhile, which stays.
+fn sweep(store: &Store, bit: u8, percent: u64, model: &mut HashMap<ChunkId, Class>) {
+    let stays = |n: u8| n >> bit & 1 == 1;
+    let live: HashSet<ChunkId> = (0..40).filter(|n| stays(*n)).map(|n| chunk(n).id()).collect();
+    let before = store.usage(Class::Own).bytes;
+    let sweep = store.begin_sweep();
+    let late = chunk(bit * 5);
+    store.put(&late, Class::Own).unwrap();
+    model.insert(late.id(), Class::Own);
+    let swept = sweep.finish(&live, percent).unwrap();
+    let after = store.usage(Class::Own).bytes;
+    assert!(after <= before + 4000, "{before} {after} {swept:?}");
+    // What is not referred to may be gone, unless it is cached as well.
+    model.retain(|id, class| {
+        live.contains(id) || *id == late.id() || *class != Class::Own || store.contains(id)
+    });
+    if percent == 0 {
+        assert_eq!(swept.left_bytes, 0, "{swept:?}");
     }
 }
 
