@@ -10,6 +10,7 @@ use crate::live::Live;
 use std::collections::HashMap;
 use std::sync::Arc;
 use warp_cache::journal::Journal;
+use warp_cache::store::Store;
 use warp_format::dedup::{Part, Parts, decode_parts, encode_parts};
 use warp_format::local::LocalKey;
 use warp_format::record::Extent;
@@ -21,6 +22,7 @@ const ENTRY_CHUNKS: usize = 1024;
 
 /// Contents by their keyed hash.
 pub(crate) struct Dedup {
+    store: Arc<Store>,
     places: HashMap<ContentHash, Place>,
     chunks: Vec<ChunkRef>,
     log: Journal,
@@ -48,14 +50,27 @@ impl Dedup {
             open()
         })?;
         let (places, chunks, fresh) = Default::default();
-        let mut dedup = Self { places, chunks, log, fresh };
+        let mut dedup = Self { store: Arc::clone(&live.store), places, chunks, log, fresh };
+        let mut gone = 0;
+        let mut known = Vec::new();
         for entry in entries {
-            for Parts { chunk, parts } in decode_parts(&entry).unwrap_or_default() {
-                // The power may have gone between the log and the chunk.
-                if live.store.contains(&chunk.id) {
-                    dedup.remember(chunk, &parts);
+            for found in decode_parts(&entry).unwrap_or_default() {
+                // A sweep took it, or the power went between log and chunk.
+                if dedup.store.contains(&found.chunk.id) {
+                    dedup.remember(found.chunk, &found.parts);
+                    known.push(found);
+                } else {
+                    gone += 1;
                 }
             }
+        }
+        if gone > known.len() {
+            // Mostly of what is no more: what is left goes into a new one.
+            let old = dedup.log.rotate()?;
+            dedup.fresh = known;
+            dedup.write_down()?;
+            dedup.log.commit()?;
+            dedup.log.retire(old)?;
         }
         Ok(dedup)
     }
@@ -73,6 +88,10 @@ impl Dedup {
     pub(crate) fn find(&self, hash: &ContentHash, len: usize) -> Option<Extent> {
         let place = self.places.get(hash).filter(|place| place.len as usize == len && len > 0)?;
         let chunk = *self.chunks.get(place.chunk as usize)?;
+        if !self.store.contains(&chunk.id) {
+            // A sweep took it.
+            return None;
+        }
         Some(Extent { chunk, start: place.start, len: place.len })
     }
 

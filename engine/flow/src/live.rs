@@ -17,7 +17,9 @@ use crate::publish::{self, Publisher};
 use crate::reader::{Attributes, Opened, TreeReader};
 use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
+use std::sync::{
+    Arc, Mutex, MutexGuard, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard, Weak,
+};
 use warp_cache::disk::Disk;
 use warp_cache::journal::{self, Journal, Nonces};
 use warp_cache::store::{Class, Store};
@@ -28,7 +30,7 @@ use warp_format::limits::{MAX_CHUNK_LEN, MAX_FILE_SIZE};
 use warp_format::local::{LocalKey, MAX_ENTRY_LEN};
 use warp_format::record::{Body, Dentry, Extent, Inode, Key, KeyKind, Record};
 use warp_format::{
-    ChunkRef, ContentSecret, FileId, FormatError, Head, NameHash, NamingKeys, PlainChunk, PortalId,
+    ChunkId, ChunkRef, ContentSecret, FileId, FormatError, Head, NameHash, NamingKeys, PlainChunk, PortalId,
     Sealer, Secret,
 };
 
@@ -88,8 +90,10 @@ impl Fresh {
     }
 }
 
-/// A published tree; `None` before the first.
-pub(crate) type Base = Option<Arc<TreeReader<Arc<Store>>>>;
+/// A published tree.
+pub(crate) type Tree = TreeReader<Arc<Store>>;
+/// The last one; `None` before the first.
+pub(crate) type Base = Option<Arc<Tree>>;
 
 /// What is shown: a tree, the layer that is being folded into the next, and
 /// the layer that takes changes.
@@ -133,6 +137,10 @@ pub struct Live {
     pub(crate) order: Mutex<()>,
     state: RwLock<State>,
     publisher: Mutex<Publisher>,
+    /// All trees that somebody may still read: a sweep keeps what they name.
+    trees: Mutex<Vec<Weak<Tree>>>,
+    /// About how many bytes of the store nothing refers to any more.
+    pub(crate) garbage: AtomicU64,
     next: AtomicU64,
     closed: AtomicBool,
 }
@@ -160,6 +168,7 @@ impl Live {
         let base = head.as_ref().map(|head| {
             Arc::new(TreeReader::new(Arc::clone(&store), secrets.read_keys(), head.root))
         });
+        let trees = base.iter().map(Arc::downgrade).collect();
         let state = State { active, frozen: None, base, base_ends: 0, head };
         Ok(Self {
             naming: NamingKeys::derive(&secrets.root),
@@ -171,6 +180,8 @@ impl Live {
             order: Mutex::default(),
             state: RwLock::new(state),
             publisher: Mutex::default(),
+            trees: Mutex::new(trees),
+            garbage: AtomicU64::new(0),
             next: AtomicU64::new(0),
             closed: AtomicBool::new(false),
         })
@@ -462,8 +473,30 @@ impl Live {
     /// the journal that held them. Changes may go on meanwhile; those made
     /// before the call are in the head.
     pub fn publish(&self) -> Result<Head> {
-        let mut publisher = self.publisher.lock().unwrap_or_else(PoisonError::into_inner);
-        publish::publish(self, &mut publisher)
+        publish::publish(self, &mut self.publisher())
+    }
+
+    /// Whoever has it publishes, or keeps others from it.
+    pub(crate) fn publisher(&self) -> MutexGuard<'_, Publisher> {
+        self.publisher.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn trees(&self) -> MutexGuard<'_, Vec<Weak<Tree>>> {
+        self.trees.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Keeps what a tree names for as long as somebody has it.
+    pub(crate) fn register(&self, tree: Tree) -> Arc<Tree> {
+        let tree = Arc::new(tree);
+        self.trees().push(Arc::downgrade(&tree));
+        tree
+    }
+
+    /// All trees that somebody has.
+    pub(crate) fn read_trees(&self) -> Vec<Arc<Tree>> {
+        let mut trees = self.trees();
+        trees.retain(|tree| tree.strong_count() > 0);
+        trees.iter().filter_map(Weak::upgrade).collect()
     }
 }
 
@@ -626,6 +659,37 @@ impl Content {
         }
         self.pieces = left;
         Ok(())
+    }
+
+    /// Needs no tree any more: where its content lies, it knows itself.
+    pub(crate) fn detach(&mut self) -> Result<()> {
+        let below = Below { file: self.file, base: self.base.as_deref() };
+        match below.content(0, u64::MAX)? {
+            Stored::Inline(bytes) => {
+                let mut pieces = Pieces::default();
+                pieces.write(0, bytes);
+                for (at, extent) in &self.stashed {
+                    pieces.take_out(*at, at + u64::from(extent.len));
+                }
+                pieces.lay_over(&self.pieces);
+                self.pieces = pieces;
+            }
+            Stored::Extents(extents) => {
+                let mut all: BTreeMap<u64, Extent> = extents.into_iter().collect();
+                for (at, extent) in &self.stashed {
+                    ingest::cut(&mut all, *at, at + u64::from(extent.len));
+                    all.insert(*at, *extent);
+                }
+                self.stashed = all;
+            }
+        }
+        self.base = None;
+        Ok(())
+    }
+
+    /// The chunks that it needs, beside those of its tree.
+    pub(crate) fn chunks(&self) -> impl Iterator<Item = ChunkId> {
+        self.stashed.values().map(|extent| extent.chunk.id)
     }
 
     pub(crate) fn read(&self, live: &Live, offset: u64, len: usize) -> Result<Vec<u8>> {

@@ -150,7 +150,7 @@ impl Pieces {
     }
 
     /// Takes a range out: what was below shows through.
-    fn take_out(&mut self, from: u64, to: u64) {
+    pub(crate) fn take_out(&mut self, from: u64, to: u64) {
         let touched: Vec<u64> = self.touching(from, to).map(|(at, _)| at).collect();
         for at in touched {
             let Some(piece) = self.0.remove(&at) else { continue };

@@ -17,6 +17,7 @@ use crate::overlay::Layer;
 use crate::reader::TreeReader;
 use crate::source::ChunkSource;
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use warp_cache::CacheError;
 use warp_cache::disk::Disk;
 use warp_cache::store::{Class, Store};
@@ -152,9 +153,10 @@ fn fold_in(live: &Live, publisher: &mut Publisher, frozen: &Frozen) -> Result<He
         Some(base) => base.at_root(root),
         None => TreeReader::new(Arc::clone(&live.store), live.secrets.read_keys(), root),
     };
+    let reader = live.register(reader);
     let folded = {
         let mut state = live.write_state();
-        state.base = Some(Arc::new(reader));
+        state.base = Some(reader);
         state.base_ends = frozen.ends;
         state.head = Some(head.clone());
         state.frozen.take()
@@ -191,6 +193,16 @@ fn drop_old_heads(disk: &dyn Disk, newest: u64) -> Result<()> {
         }
     }
     Ok(())
+}
+
+/// Drops all heads but the newest, for good: what they name may go then.
+pub(crate) fn drop_heads_before(disk: &dyn Disk, newest: u64) -> Result<()> {
+    for number in head_numbers(disk)? {
+        if number < newest {
+            disk.remove(&head_name(number)).map_err(head_error)?;
+        }
+    }
+    Ok(disk.sync_names().map_err(head_error)?)
 }
 
 /// Packs, seals and stores chunks that the store does not have.
@@ -293,6 +305,7 @@ fn fold(
 ) -> Result<ChunkRef> {
     let edits = edits.into_iter().map(|(key, change)| (key.to_bytes(), change));
     let mut edits = edits.peekable();
+    let mut replaced = 0;
     let mut tree = Builder::new(&live.naming, |node: PlainChunk| writer.put(&node));
     let mut leaves = Vec::new();
     if let Some(base) = base {
@@ -310,12 +323,17 @@ fn fold(
         }
         let Some(base) = base else { break };
         let node = base.node(&child.node)?;
+        replaced += u64::from(child.node.len);
         for at in 0..node.len() {
             let key = node.key_bytes(at).unwrap_or_default();
             while let Some((edit, change)) = edits.next_if(|(edit, _)| edit.as_slice() < key) {
                 push(&mut tree, &edit, &change)?;
             }
-            if let Some((edit, change)) = edits.next_if(|(edit, _)| edit.as_slice() == key) {
+            let edit = edits.next_if(|(edit, _)| edit.as_slice() == key);
+            if edit.is_some() || layer.deleted.contains(&file_of(key)) {
+                replaced += node.record(at).map_or(0, |record| bytes_of(record.ok()));
+            }
+            if let Some((edit, change)) = edit {
                 push(&mut tree, &edit, &change)?;
             } else if !layer.deleted.contains(&file_of(key))
                 && let Some(record) = node.record(at)
@@ -333,7 +351,17 @@ fn fold(
     for (edit, change) in edits {
         push(&mut tree, &edit, &change)?;
     }
-    tree.finish()
+    let root = tree.finish()?;
+    live.garbage.fetch_add(replaced, Ordering::Relaxed);
+    Ok(root)
+}
+
+/// Bytes of content that a record stands for.
+fn bytes_of(record: Option<(Key, Record)>) -> u64 {
+    match record {
+        Some((_, Record::Extent(extent))) => extent.len.into(),
+        _ => 0,
+    }
 }
 
 /// The inode that a key is about.

@@ -101,15 +101,18 @@ impl<S: ChunkSource> TreeReader<S> {
         })
     }
 
+    /// Fetches, opens and checks a tree node, past the memory tier.
+    pub fn open_node(&self, want: &ChunkRef) -> Result<Node> {
+        let sealed = self.source.fetch(&want.id)?;
+        UNPACKER.with_borrow_mut(|unpacker| {
+            Ok(self.keys.sealer.open_node(&self.keys.naming, unpacker, want, &sealed)?)
+        })
+    }
+
     /// A tree node.
     pub fn node(&self, want: &ChunkRef) -> Result<Arc<Node>> {
-        Ok(self.memory.nodes.get_or_make(*want, || -> Result<_> {
-            let sealed = self.source.fetch(&want.id)?;
-            let node = UNPACKER.with_borrow_mut(|unpacker| {
-                self.keys.sealer.open_node(&self.keys.naming, unpacker, want, &sealed)
-            })?;
-            Ok(Arc::new(node))
-        })?)
+        let make = || -> Result<_> { Ok(Arc::new(self.open_node(want)?)) };
+        Ok(self.memory.nodes.get_or_make(*want, make)?)
     }
 
     /// The bytes of a data chunk.
