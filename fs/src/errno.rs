@@ -33,6 +33,8 @@ fn refused(refusal: Refusal) -> Errno {
         Refusal::AttributeTooLarge => Errno::E2BIG,
         Refusal::Unsupported => Errno::EOPNOTSUPP,
         Refusal::ReadOnly => Errno::EROFS,
+        Refusal::NoSpace => Errno::ENOSPC,
+        Refusal::Quota => Errno::EDQUOT,
     }
 }
 
@@ -63,6 +65,8 @@ mod tests {
             (Refusal::AttributeTooLarge.into(), Errno::E2BIG),
             (Refusal::Unsupported.into(), Errno::EOPNOTSUPP),
             (Refusal::ReadOnly.into(), Errno::EROFS),
+            (Refusal::NoSpace.into(), Errno::ENOSPC),
+            (Refusal::Quota.into(), Errno::EDQUOT),
             (FlowError::Stalled { why: io(std::io::ErrorKind::StorageFull).into() }, Errno::ENOSPC),
         ];
         for (error, want) in rows {

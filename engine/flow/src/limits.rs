@@ -36,3 +36,11 @@ pub const PUBLISH_AFTER: Duration = Duration::from_secs(30);
 /// Bytes in memory of a file that is open and has no name any more; what is
 /// written beyond goes into the store.
 pub const ORPHAN_BYTES: usize = 16 << 20;
+/// Garbage that is worth reading the tree for: so many bytes, and this share of
+/// the store in percent.
+pub const SWEEP_BYTES: u64 = 16 << 20;
+/// See [`SWEEP_BYTES`].
+pub const SWEEP_PERCENT: u64 = 20;
+/// A portal that is quiet for this long after it was opened is swept once: how
+/// much garbage it has, it does not know until then.
+pub const SWEEP_AFTER_OPEN: Duration = Duration::from_secs(60);

@@ -11,17 +11,19 @@ use crate::error::{Refusal, Result};
 use crate::limits::ORPHAN_BYTES;
 use crate::live::{Content, Live};
 use crate::reader::Attributes;
+use crate::sweep::{self, Thoroughness};
 use crate::volume::{NewInode, RenameMode, SetAttr, When, XattrMode};
 use std::collections::HashMap;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{SystemTime, UNIX_EPOCH};
+use warp_cache::store::Swept;
 use warp_format::change::Change;
 use warp_format::limits::{MAX_FILE_SIZE, MAX_NAME_LEN, MAX_SYMLINK_LEN, MAX_XATTR_LEN};
 use warp_format::record::{
     Body, Dentry, FileType, Inode, Key, KeyKind, Name, Record, Stamp, Time, Xattr,
 };
-use warp_format::{DeviceTag, FileId, NameHash};
+use warp_format::{ChunkId, DeviceTag, FileId, NameHash};
 
 const SET_GID: u16 = 0o2000;
 
@@ -48,7 +50,7 @@ struct Orphan {
 type Released = (Vec<Change>, Option<(FileId, Orphan)>);
 
 /// Now, as the host has it.
-fn now() -> Time {
+pub(crate) fn now() -> Time {
     match SystemTime::now().duration_since(UNIX_EPOCH) {
         Ok(since) => Time { secs: since.as_secs() as i64, nanos: since.subsec_nanos() },
         Err(_) => Time { secs: 0, nanos: 0 },
@@ -460,6 +462,28 @@ impl Namespace {
         }
         let len = inode.size.min(end).saturating_sub(offset) as usize;
         content.read(&self.live, offset, len)
+    }
+
+    /// Takes from the disk what nothing refers to any more.
+    pub(crate) fn sweep(&self, thoroughness: Thoroughness) -> Result<Swept> {
+        sweep::sweep(&self.live, thoroughness, || self.detach_orphans())
+    }
+
+    /// Lets go of the trees that open files without a name were in: one such
+    /// file would keep all that was there when it was deleted. Gives the
+    /// chunks that those files need.
+    fn detach_orphans(&self) -> Result<Vec<ChunkId>> {
+        // Who is about to leave one has done so, or has not begun.
+        let changing = self.changing();
+        let orphans: Vec<_> = self.orphans().values().map(Arc::clone).collect();
+        drop(changing);
+        let mut chunks = Vec::new();
+        for orphan in orphans {
+            let mut orphan = orphan.lock().unwrap_or_else(PoisonError::into_inner);
+            orphan.content.detach()?;
+            chunks.extend(orphan.content.chunks());
+        }
+        Ok(chunks)
     }
 
     /// The kernel knows an inode no more, unless `is_known` says otherwise: it

@@ -9,21 +9,30 @@
 //! state. Tested by `tests/tests/portal.rs` and `kill.rs`.
 
 use crate::error::{FlowError, Refusal, Result};
-use crate::limits::{PUBLISH_AFTER, PUBLISH_BYTES, PUBLISH_CHANGES, PUBLISH_QUIET};
+use crate::limits::{
+    PUBLISH_AFTER, PUBLISH_BYTES, PUBLISH_CHANGES, PUBLISH_QUIET, SWEEP_AFTER_OPEN, SWEEP_BYTES,
+    SWEEP_PERCENT,
+};
 use crate::live::Live;
 use crate::namespace::Namespace;
 use crate::numbers::Numbers;
 use crate::reader::Attributes;
+use crate::snapshots::Snapshot;
+use crate::space::{Room, Taken};
+use crate::sweep::Thoroughness;
 use crate::volume::{
     Attr, DirEntry, Done, NewInode, RenameMode, SetAttr, Space, Volume, XattrMode,
 };
 use std::fs::File;
+use std::num::NonZeroU64;
 use std::os::unix::ffi::OsStrExt;
 use std::panic::AssertUnwindSafe;
 use std::path::{Component, Path, PathBuf};
+use std::sync::atomic::Ordering;
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
+use warp_format::record::Body;
 use warp_format::{FileId, NameHash};
 
 /// What nobody waits for is durable after this.
@@ -42,13 +51,16 @@ const RETRY_AFTER: Duration = Duration::from_secs(5);
 /// An open portal.
 pub struct Portal {
     names: Namespace,
-    /// Where the state is, for what the host says of its disk.
+    /// Where the state is.
     directory: PathBuf,
+    room: Room,
+    /// Held by the one that makes room.
+    making_room: Mutex<()>,
     work: Mutex<Work>,
     /// Somebody waits for a commit, or it is over.
     wake: Condvar,
     /// A publish ended.
-    room: Condvar,
+    published: Condvar,
     threads: Mutex<Vec<JoinHandle<()>>>,
     /// Held for life: one process at a time. Let go when it is closed.
     lock: Mutex<Option<File>>,
@@ -63,6 +75,20 @@ struct Work {
     over: bool,
     /// Why the last attempt to publish failed, and when.
     trouble: Option<(Arc<FlowError>, Instant)>,
+    /// It was swept since it was opened, or somebody asks for it.
+    sweep: SweepWish,
+}
+
+/// Whether a sweep is wanted whatever is known of garbage.
+#[derive(Debug, Default, Clone, Copy, PartialEq, Eq)]
+enum SweepWish {
+    /// Once it is quiet: since it was opened, there was none.
+    #[default]
+    First,
+    /// As soon as may be.
+    Soon,
+    /// No.
+    None,
 }
 
 /// How a portal stands.
@@ -78,19 +104,30 @@ pub struct PortalStatus {
     pub chunks: u64,
     /// Bytes of packs on this disk.
     pub stored_bytes: u64,
+    /// Most bytes that it may take on this disk.
+    pub quota: Option<u64>,
+    /// Snapshots.
+    pub snapshots: u64,
     /// Why the last attempt to publish failed, if it did.
     pub trouble: Option<String>,
 }
 
 impl Portal {
     /// Takes over an open state and its lock.
-    pub(crate) fn start(live: Live, directory: PathBuf, lock: File) -> Result<Arc<Self>> {
+    pub(crate) fn start(
+        live: Live,
+        directory: PathBuf,
+        quota: Option<NonZeroU64>,
+        lock: File,
+    ) -> Result<Arc<Self>> {
         let portal = Arc::new(Self {
             names: Namespace::new(live),
+            room: Room::new(directory.clone(), quota),
+            making_room: Mutex::default(),
             directory,
             work: Mutex::default(),
             wake: Condvar::new(),
-            room: Condvar::new(),
+            published: Condvar::new(),
             threads: Mutex::default(),
             lock: Mutex::new(Some(lock)),
         });
@@ -172,6 +209,7 @@ impl Portal {
     }
 
     fn keep_publishing(&self) {
+        let opened = Instant::now();
         loop {
             {
                 let work = self.work();
@@ -186,8 +224,93 @@ impl Portal {
             if self.is_due() {
                 // Told by `status`, and tried again.
                 let _ = self.publish();
+            } else if self.is_sweep_due(opened) {
+                self.sweep(Thoroughness::Usual);
             }
         }
+    }
+
+    fn is_sweep_due(&self, opened: Instant) -> bool {
+        let live = &self.names.live;
+        let garbage = live.garbage.load(Ordering::Relaxed);
+        let work = self.work();
+        let since = work.last.unwrap_or(opened).max(opened).elapsed();
+        match work.sweep {
+            SweepWish::Soon => true,
+            SweepWish::First if since >= SWEEP_AFTER_OPEN => true,
+            _ => {
+                let (_, stored) = live.stored();
+                since >= PUBLISH_QUIET && garbage > SWEEP_BYTES.max(stored / 100 * SWEEP_PERCENT)
+            }
+        }
+    }
+
+    /// Takes from the disk what nothing refers to any more. What it could not
+    /// read, `check` names; nothing was taken then.
+    fn sweep(&self, thoroughness: Thoroughness) {
+        let portal = self.names.live.secrets.portal;
+        let started = Instant::now();
+        self.work().sweep = SweepWish::None;
+        match self.survive(|| self.names.sweep(thoroughness)) {
+            Ok(swept) => {
+                let (freed, took) = (swept.freed_bytes(), started.elapsed());
+                tracing::debug!(%portal, freed, moved = swept.moved_bytes, ?took, "swept");
+            }
+            Err(e) => tracing::error!(%portal, "sweep: {e}"),
+        }
+    }
+
+    /// Takes from the disk whatever nothing refers to any more, at once.
+    pub fn sweep_thoroughly(&self) -> Result<()> {
+        self.survive(|| self.names.sweep(Thoroughness::Thorough)).map(drop)
+    }
+
+    /// Takes room for what is to be written; first makes some, where there is
+    /// none.
+    fn take_room(&self, bytes: u64) -> Result<()> {
+        let refused = match self.room.take(bytes, || self.taken()) {
+            Err(e @ FlowError::Refused(_)) => e,
+            other => return other,
+        };
+        let live = &self.names.live;
+        let one = self.making_room.lock().unwrap_or_else(PoisonError::into_inner);
+        // Another may have made some meanwhile.
+        if self.room.take(bytes, || self.taken()).is_ok() {
+            return Ok(());
+        }
+        if live.unpublished().1 == 0 && live.garbage.load(Ordering::Relaxed) == 0 {
+            return Err(refused);
+        }
+        let published = self.publish();
+        self.sweep(Thoroughness::Thorough);
+        if published.is_err() {
+            let _ = self.publish();
+        }
+        drop(one);
+        self.room.take(bytes, || self.taken())
+    }
+
+    fn taken(&self) -> Taken {
+        let live = &self.names.live;
+        Taken { stored: live.stored().1, unpublished: live.unpublished().0 }
+    }
+
+    /// Publishes, and gives the tree a name under which it stays.
+    pub fn make_snapshot(&self, name: &str, tags: Vec<String>) -> Result<Snapshot> {
+        let time = crate::namespace::now();
+        self.survive(|| self.names.live.make_snapshot(name, time, tags))
+    }
+
+    /// Takes a snapshot away; what only it named leaves the disk soon.
+    pub fn remove_snapshot(&self, name: &str) -> Result<()> {
+        self.names.live.remove_snapshot(name)?;
+        self.work().sweep = SweepWish::Soon;
+        Ok(())
+    }
+
+    /// All snapshots, by time.
+    pub fn snapshots(&self) -> Vec<Snapshot> {
+        self.names.live.snapshots()
     }
 
     fn is_due(&self) -> bool {
@@ -230,7 +353,7 @@ impl Portal {
             }
         }
         drop(work);
-        self.room.notify_all();
+        self.published.notify_all();
         result.map(|head| head.sequence)
     }
 
@@ -275,6 +398,8 @@ impl Portal {
             unpublished_changes,
             chunks,
             stored_bytes,
+            quota: self.room.quota().map(NonZeroU64::get),
+            snapshots: live.snapshots().len() as u64,
             trouble,
         }
     }
@@ -288,7 +413,7 @@ impl Portal {
     /// Slows writers down while another layer is being published, and holds
     /// them when as much as may be is in memory. It fails only where waiting
     /// would not help.
-    fn wait_for_room(&self) -> Result<()> {
+    fn wait_for_publish(&self) -> Result<()> {
         if !self.is_over(SOFT_LIMIT) {
             return Ok(());
         }
@@ -301,7 +426,7 @@ impl Portal {
             if !self.is_over(HARD_LIMIT) && Instant::now() >= until {
                 return Ok(());
             }
-            drop(self.room.wait_timeout(work, SLOWED_DOWN / 4));
+            drop(self.published.wait_timeout(work, SLOWED_DOWN / 4));
         }
         Ok(())
     }
@@ -365,9 +490,15 @@ impl PortalVolume {
     /// Says first that something changes: it counts as recent while it is
     /// being done.
     fn change<T>(&self, act: impl FnOnce(&Namespace) -> Result<T>) -> Result<T> {
-        self.portal.wait_for_room()?;
+        self.portal.wait_for_publish()?;
         self.portal.note_change();
         act(self.names())
+    }
+
+    /// The same, of what takes so many bytes more than it did.
+    fn grow<T>(&self, bytes: u64, act: impl FnOnce(&Namespace) -> Result<T>) -> Result<T> {
+        self.portal.take_room(bytes)?;
+        self.change(act)
     }
 }
 
@@ -443,15 +574,7 @@ impl Volume for PortalVolume {
     }
 
     fn space(&self) -> Result<Space> {
-        let host = rustix::fs::statvfs(&self.portal.directory)
-            .map_err(|e| FlowError::io(&self.portal.directory, e))?;
-        Ok(Space {
-            bytes: host.f_blocks * host.f_frsize,
-            free: host.f_bfree * host.f_frsize,
-            available: host.f_bavail * host.f_frsize,
-            inodes: host.f_files,
-            inodes_free: host.f_ffree,
-        })
+        self.portal.room.space(self.portal.taken())
     }
 
     fn set_attr(&self, ino: u64, change: &SetAttr) -> Result<Attr> {
@@ -462,13 +585,17 @@ impl Volume for PortalVolume {
 
     fn make(&self, parent: u64, name: &[u8], new: NewInode) -> Result<Attr> {
         let parent = self.file(parent)?;
-        let file = self.change(|names| names.make(parent, name, &new))?;
+        let bytes = match &new.body {
+            Body::Symlink(target) => target.len() as u64,
+            _ => 0,
+        };
+        let file = self.grow(bytes, |names| names.make(parent, name, &new))?;
         self.told(file)?.ok_or_else(|| Refusal::Missing.into())
     }
 
     fn link(&self, ino: u64, parent: u64, name: &[u8]) -> Result<Attr> {
         let (file, parent) = (self.file(ino)?, self.file(parent)?);
-        self.change(|names| names.link(file, parent, name))?;
+        self.grow(0, |names| names.link(file, parent, name))?;
         self.told(file)?.ok_or_else(|| Refusal::Missing.into())
     }
 
@@ -484,12 +611,12 @@ impl Volume for PortalVolume {
 
     fn write(&self, ino: u64, offset: u64, bytes: Vec<u8>, cached: bool) -> Result<()> {
         let file = self.file(ino)?;
-        self.change(|names| names.write(file, offset, bytes, cached))
+        self.grow(bytes.len() as u64, |names| names.write(file, offset, bytes, cached))
     }
 
     fn set_xattr(&self, ino: u64, name: &[u8], value: &[u8], mode: XattrMode) -> Result<()> {
         let file = self.file(ino)?;
-        self.change(|names| names.set_xattr(file, name, value, mode))
+        self.grow(value.len() as u64, |names| names.set_xattr(file, name, value, mode))
     }
 
     fn remove_xattr(&self, ino: u64, name: &[u8]) -> Result<()> {

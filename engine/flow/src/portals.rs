@@ -11,9 +11,11 @@ use crate::home::{Home, make_private_dir, random_array, random_secret, sync_dir,
 use crate::live::{Fresh, Live, PortalSecrets};
 use crate::namespace::Namespace;
 use crate::portal::Portal;
+use crate::space;
 use rustix::fs::{FlockOperation, flock};
 use std::fs::{self, File, OpenOptions};
 use std::io;
+use std::num::NonZeroU64;
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -124,8 +126,14 @@ impl Portals {
     }
 
     /// Makes a portal, empty and published; its root belongs to this owner.
+    /// `quota` is the most bytes that it may take on this disk.
     /// `FlowError::BadName` if it cannot have the name.
-    pub fn create(&self, name: &str, uid: u32, gid: u32) -> Result<PortalEntry> {
+    pub fn create(
+        &self,
+        name: &str,
+        (uid, gid): (u32, u32),
+        quota: Option<NonZeroU64>,
+    ) -> Result<PortalEntry> {
         check_name(name)?;
         let all = self.directory();
         make_private_dir(&all).map_err(|e| FlowError::io(&all, e))?;
@@ -144,7 +152,7 @@ impl Portals {
         }
         let id = PortalId(random_array()?);
         let (root, local) = (random_secret()?, random_secret()?);
-        let record = PortalRecord { id, name: name.to_owned(), root, local };
+        let record = PortalRecord { id, name: name.to_owned(), root, local, quota };
         let short = id.to_string();
         let (making, directory) = (all.join(format!(".{short}")), all.join(short));
         let made = self.make(&record, &making, uid, gid).and_then(|()| {
@@ -194,7 +202,8 @@ impl Portals {
             device: self.device.clone(),
         };
         let fresh = Fresh { nonces: random_array()?, incarnation: random_array()? };
-        Live::open(Arc::new(disk), secrets, fresh)
+        let pack_len = space::pack_len(space::disk_size(state)?);
+        Live::open_with(Arc::new(disk), secrets, fresh, pack_len)
     }
 
     /// Opens a portal's state: `FlowError::InUse` if another process has it.
@@ -203,7 +212,7 @@ impl Portals {
         let lock = lock(&directory.join(LOCK), name, false)?;
         let state = directory.join(STATE);
         let live = self.open_state(&record, &state)?;
-        Portal::start(live, state, lock)
+        Portal::start(live, state, record.quota, lock)
     }
 
     /// Takes a portal off this device. `keep_data` moves its state (still

@@ -23,7 +23,7 @@ struct Place {
 impl Place {
     fn new() -> Self {
         let place = Self { dir: tempfile::tempdir().unwrap() };
-        place.portals().create("p", 1000, 1000).unwrap();
+        place.portals().create("p", (1000, 1000), None).unwrap();
         place
     }
 

@@ -12,13 +12,14 @@ use crate::keys::Secret;
 use crate::limits::VERSION;
 use chacha20poly1305::aead::{AeadInOut, KeyInit};
 use chacha20poly1305::{Tag, XChaCha20Poly1305, XNonce};
+use std::num::NonZeroU64;
 use zeroize::Zeroizing;
 
 const MAGIC: [u8; 8] = *b"\x93WARPptl";
 const HEAD_LEN: usize = 12;
 const NONCE_LEN: usize = 24;
 const TAG_LEN: usize = 16;
-const BODY_LEN: usize = 3 * 32 + 1 + MAX_PORTAL_NAME_LEN;
+const BODY_LEN: usize = 3 * 32 + 8 + 1 + MAX_PORTAL_NAME_LEN;
 /// Longest name of a portal, in bytes.
 pub const MAX_PORTAL_NAME_LEN: usize = 64;
 
@@ -32,6 +33,8 @@ pub struct PortalRecord {
     pub root: Secret,
     /// Seals what stays on this device.
     pub local: Secret,
+    /// Most bytes that it may take on this device's disk; `None`: all.
+    pub quota: Option<NonZeroU64>,
 }
 
 impl PortalRecord {
@@ -43,6 +46,7 @@ impl PortalRecord {
         body.extend_from_slice(&self.id.0);
         body.extend_from_slice(self.root.expose());
         body.extend_from_slice(self.local.expose());
+        body.extend_from_slice(&self.quota.map_or(0, NonZeroU64::get).to_le_bytes());
         // Padded: the record's length tells nothing of the name.
         let name = self.name.as_bytes();
         let (len, room) = (name.len(), MAX_PORTAL_NAME_LEN);
@@ -87,6 +91,7 @@ impl PortalRecord {
         let mut r = Reader::new(&body);
         let id = PortalId(r.array(at)?);
         let (root, local) = (Secret::new(r.array(at)?), Secret::new(r.array(at)?));
+        let quota = NonZeroU64::new(r.u64(at)?);
         let len = usize::from(r.u8(at)?);
         let padded = r.take(MAX_PORTAL_NAME_LEN, at)?;
         r.end(at)?;
@@ -96,7 +101,7 @@ impl PortalRecord {
             return Err(bad);
         }
         let name = std::str::from_utf8(name).map_err(|_| bad)?.to_owned();
-        Ok(Self { id, name, root, local })
+        Ok(Self { id, name, root, local, quota })
     }
 }
 
@@ -114,6 +119,7 @@ mod tests {
             name: "photos".into(),
             root: Secret::new([2; 32]),
             local: Secret::new([3; 32]),
+            quota: NonZeroU64::new(5 << 30),
         }
     }
 
@@ -123,6 +129,7 @@ mod tests {
         let bytes = record().seal(&key, [4; 24]).unwrap();
         let back = PortalRecord::open(&bytes, &key).unwrap();
         assert_eq!((back.id, back.name.as_str()), (PortalId([1; 32]), "photos"));
+        assert_eq!(back.quota, NonZeroU64::new(5 << 30));
         assert_eq!((back.root.expose(), back.local.expose()), (&[2; 32], &[3; 32]));
         for hidden in [&b"photos"[..], &[1; 32], &[2; 32], &[3; 32]] {
             assert!(!bytes.windows(hidden.len()).any(|window| window == hidden));

@@ -2,8 +2,12 @@
 
 use crate::units;
 use clap::{ArgAction, Args as ClapArgs, Parser, Subcommand, ValueEnum};
+use std::num::NonZeroU64;
 use std::path::PathBuf;
 use std::time::Duration;
+
+/// Least that a portal can do with on the disk, in bytes.
+const MIN_QUOTA: u64 = 1 << 20;
 
 /// An encrypted, deduplicated, versioned filesystem on your own machines.
 #[derive(Debug, Parser)]
@@ -175,8 +179,19 @@ pub(crate) struct PortalCreate {
     /// Its name on this device
     #[arg(value_name = "NAME")]
     pub(crate) name: String,
+    /// Most bytes that it may take on this disk, like 500M or 10G
+    #[arg(long, value_name = "SIZE", value_parser = quota)]
+    pub(crate) quota: Option<NonZeroU64>,
     #[command(flatten)]
     pub(crate) passphrase: PassphraseArg,
+}
+
+fn quota(text: &str) -> Result<NonZeroU64, String> {
+    let bytes = units::size(text)?;
+    if bytes < MIN_QUOTA {
+        return Err(format!("a quota is at least 1M, and {text} is less"));
+    }
+    NonZeroU64::new(bytes).ok_or_else(|| "a quota is not nothing".into())
 }
 
 #[derive(Debug, ClapArgs)]

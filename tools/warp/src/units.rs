@@ -10,7 +10,6 @@ const LETTERS: &str = "KMGTPE";
 
 /// A size in bytes: `4096`, `10G` and `10GiB` (of 1024), `10GB` (of 1000),
 /// `1.5T`.
-#[cfg_attr(not(test), expect(dead_code, reason = "`portal create --quota` takes it"))]
 pub(crate) fn size(text: &str) -> Result<u64, String> {
     let bad = || format!("a size is written like 500M, 10G, 10GiB or 10GB, not {text:?}");
     let (number, unit) = split(text).ok_or_else(bad)?;

@@ -34,6 +34,7 @@ fn create(args: &PortalCreate, ui: &Ui) -> Result<Exit> {
         name: args.name.clone(),
         uid: rustix::process::geteuid().as_raw(),
         gid: rustix::process::getegid().as_raw(),
+        quota: args.quota,
     };
     let mut daemon = Daemon::started(&home)?;
     let made: PortalRow =
@@ -90,6 +91,9 @@ fn status(args: &PortalStatus, ui: &Ui) -> Result<Exit> {
     ui.print(&format!("sequence     {}", standing.sequence))?;
     ui.print(&format!("chunks       {}", standing.chunks))?;
     ui.print(&format!("stored       {}", show::size(standing.stored_bytes)))?;
+    if let Some(quota) = standing.quota_bytes {
+        ui.print(&format!("quota        {}", show::size(quota)))?;
+    }
     ui.print(&format!("unpublished  {}", unpublished(&standing)))?;
     if let Some(trouble) = standing.trouble {
         ui.print(&format!("trouble      {trouble}"))?;
@@ -191,6 +195,7 @@ pub(super) fn merge(document: &mut Value, standing: &Standing) {
     document["sequence"] = json!(standing.sequence);
     document["chunks"] = json!(standing.chunks);
     document["stored_bytes"] = json!(standing.stored_bytes);
+    document["quota_bytes"] = json!(standing.quota_bytes);
     document["unpublished_bytes"] = json!(standing.unpublished_bytes);
     document["unpublished_changes"] = json!(standing.unpublished_changes);
     document["trouble"] = json!(standing.trouble);

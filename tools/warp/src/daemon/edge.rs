@@ -264,7 +264,7 @@ impl Edge {
     }
 
     pub(crate) fn create(self: &Arc<Self>, ask: CreatePortal) -> Result<PortalRow> {
-        let entry = self.keys()?.portals.create(&ask.name, ask.uid, ask.gid)?;
+        let entry = self.keys()?.portals.create(&ask.name, (ask.uid, ask.gid), ask.quota)?;
         tracing::info!(portal = %entry.id, "portal made");
         Ok(self.row(&entry))
     }

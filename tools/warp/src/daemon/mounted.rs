@@ -250,6 +250,7 @@ pub(crate) fn standing(status: &PortalStatus) -> Standing {
         stored_bytes: status.stored_bytes,
         unpublished_bytes: status.unpublished_bytes,
         unpublished_changes: status.unpublished_changes,
+        quota_bytes: status.quota,
         trouble: status.trouble.clone(),
     }
 }

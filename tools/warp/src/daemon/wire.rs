@@ -3,6 +3,7 @@
 use crate::report::{Exit, Failure};
 use serde::{Deserialize, Serialize};
 use std::ffi::OsString;
+use std::num::NonZeroU64;
 use std::os::unix::ffi::{OsStrExt, OsStringExt};
 use std::path::{Path, PathBuf};
 
@@ -76,6 +77,8 @@ pub(crate) struct Standing {
     pub(crate) stored_bytes: u64,
     pub(crate) unpublished_bytes: u64,
     pub(crate) unpublished_changes: u64,
+    /// Most bytes that it may take on this disk.
+    pub(crate) quota_bytes: Option<u64>,
     pub(crate) trouble: Option<String>,
 }
 
@@ -119,6 +122,8 @@ pub(crate) struct CreatePortal {
     pub(crate) name: String,
     pub(crate) uid: u32,
     pub(crate) gid: u32,
+    /// Most bytes that it may take on this disk.
+    pub(crate) quota: Option<NonZeroU64>,
 }
 
 #[derive(Debug, Serialize, Deserialize)]
