@@ -7,5 +7,6 @@ pub mod damage;
 pub mod device;
 pub mod nasty;
 pub mod run;
+pub mod suite;
 
 pub use run::{Output, Warp, must};
