@@ -4,6 +4,7 @@
 //! The program that waited is told, nothing is called durable on top of what
 //! failed, and after a restart everything that was called durable is there.
 
+use std::collections::BTreeSet;
 use std::fs::{self, File};
 use std::path::Path;
 use std::process::Stdio;
@@ -14,8 +15,6 @@ use warp_tests::suite::suite;
 
 /// Which barrier fails: each of the first so many.
 const BARRIERS: usize = 50;
-/// The same where each file is published: that has several of its own.
-const BARRIERS_OF_PUBLISHES: usize = 16;
 /// By then the one that fails has come, or it never does.
 const FILES_MAX: usize = 4 * BARRIERS;
 
@@ -23,7 +22,7 @@ const FILES_MAX: usize = 4 * BARRIERS;
 fn inject(device: &Device, k: usize) -> Running {
     let daemon = device.daemon();
     let mut command = suite("strace");
-    command.args(["-f", "-qq", "-e", "trace=fsync,fdatasync", "-e"]);
+    command.args(["-f", "-y", "-qq", "-e", "trace=fsync,fdatasync,unlink,unlinkat", "-e"]);
     command.arg(format!("inject=fsync,fdatasync:error=EIO:when={k}"));
     command.arg("-o").arg(device.path("strace")).args(["-p", &daemon.to_string()]);
     let strace = Running::start(command.stdout(Stdio::null()));
@@ -39,6 +38,31 @@ fn inject(device: &Device, k: usize) -> Running {
         std::thread::sleep(Duration::from_millis(1));
     }
     strace
+}
+
+/// A pack or journal of which a barrier failed has no barrier that succeeds
+/// later, unless it is thrown away first and made anew. (The log of what the store has is an aid, which may be lost; a head
+/// is written anew.)
+fn nothing_failed_is_called_durable(trace: &str) {
+    let mut failed = BTreeSet::new();
+    for line in trace.lines() {
+        if line.contains("unlink") {
+            let name = line.split('"').nth(1).and_then(|path| path.rsplit('/').next());
+            failed.retain(|file: &&str| name.is_none_or(|name| !file.ends_with(name)));
+            continue;
+        }
+        let call = line.split_once('<').and_then(|(_, rest)| rest.split_once('>'));
+        let Some((file, result)) = call else { continue };
+        let name = file.rsplit('/').next().unwrap_or(file);
+        if !name.ends_with(".pack") && !name.starts_with("journal-") {
+            continue;
+        }
+        if result.contains("(INJECTED)") {
+            failed.insert(file);
+        } else {
+            assert!(!failed.contains(file), "{file} has failed, and is called durable: {trace}");
+        }
+    }
 }
 
 /// Writes a file and asks for it to be durable.
@@ -85,20 +109,27 @@ fn the_kth_barrier_fails(device: &Device, k: usize, way: Way) {
         }
     }
     let failed = failed.unwrap_or_else(|| panic!("barrier {k} failed, and no program was told"));
-    // The kernel says once that a write has failed, and may have dropped what
-    // it was: who asks again must not be told that all is well.
-    for n in [failed, FILES_MAX] {
-        let again = write_durably(&name(n), &content(k, n));
-        assert!(again.is_err(), "barrier {k} has failed, and a later fsync has not");
+    match way {
+        // The kernel says once that a write has failed, and may have dropped
+        // what it was: who asks again must not be told that all is well.
+        Way::Fsync => {
+            for n in [failed, FILES_MAX] {
+                let again = write_durably(&name(n), &content(k, n));
+                assert!(again.is_err(), "barrier {k} has failed, and a later fsync has not");
+            }
+            let sync = device.types("sync m");
+            assert_ne!(sync.code, 0, "barrier {k} has failed, and `warp sync` has not");
+        }
+        // A publish may be tried again, with files of its own.
+        Way::Publish => drop(device.types("sync m")),
     }
-    let sync = device.types("sync m");
-    assert_ne!(sync.code, 0, "barrier {k} has failed, and `warp sync` has not");
     device.crash();
     let _ = strace.ends(Duration::from_secs(10));
     // What failed is what was made to fail, and not before its turn.
     let trace = fs::read_to_string(device.path("strace")).expect("text");
     assert!(trace.contains("(INJECTED)"), "barrier {k}: {trace}");
     assert!(trace.lines().count() >= k, "barrier {k}: {trace}");
+    nothing_failed_is_called_durable(&trace);
     println!("barrier {k}: {} files were durable before", durable.len());
     device.mount();
     for n in durable {
@@ -131,7 +162,7 @@ fn a_failed_barrier_under_a_portal_mount_is_told_and_is_final() {
 #[test]
 fn a_failed_barrier_of_a_publish_costs_a_portal_mount_nothing() {
     let device = Device::with_portal();
-    for k in 1..=BARRIERS_OF_PUBLISHES {
+    for k in 1..=BARRIERS {
         the_kth_barrier_fails(&device, k, Way::Publish);
     }
 }
