@@ -7,6 +7,7 @@ pub mod damage;
 pub mod device;
 pub mod nasty;
 pub mod run;
+pub mod small_disk;
 pub mod suite;
 
 pub use run::{Output, Warp, must};
