@@ -5,6 +5,7 @@
 pub mod apart;
 pub mod damage;
 pub mod device;
+pub mod failpoint;
 pub mod nasty;
 pub mod run;
 pub mod small_disk;
