@@ -13,8 +13,8 @@ use warp_tests::small_disk::{DISK_LEN, Filesystem};
 
 /// Bytes of each file that a disk is filled with.
 const FILE_LEN: usize = 1 << 20;
-/// What somebody else has on the disk, and takes away.
-const BALLAST_LEN: usize = 8 << 20;
+/// What somebody else has on the disk, twice, and takes away.
+const BALLAST_LEN: usize = 4 << 20;
 /// No disk here has room for so many.
 const FILES_MAX: u64 = DISK_LEN / FILE_LEN as u64;
 
@@ -104,48 +104,67 @@ fn holds(device: &Device, durable: &[u64], when: &str) {
     }
 }
 
+/// Fills the disk, twice, and tries other changes; everything durable is read
+/// meanwhile. Gives the directories that were made nevertheless.
+#[track_caller]
+fn fill_and_try(device: &Device, durable: &mut Vec<u64>, first: u64, what: &str) -> Vec<PathBuf> {
+    durable.extend(fill(device, first));
+    holds(device, durable, &format!("{what}, full"));
+    // Who writes is told each time, whatever it is; names too are changes.
+    durable.extend(fill(device, first + FILES_MAX));
+    let directories = (0..20).map(|n| device.at(format!("dir {first} {n}")));
+    let made = directories.filter(|path| is_done(fs::create_dir(path), path)).collect();
+    let sync = device.types("sync m");
+    assert!([0, 8].contains(&sync.code), "{what}: {}: {}", sync.code, sync.stderr);
+    assert!(sync.code == 0 || sync.stderr.contains("hint: "), "{what}: {}", sync.stderr);
+    holds(device, durable, &format!("{what}, full again"));
+    let listed = fs::read_dir(device.m()).expect("listed").count();
+    assert!(listed >= durable.len(), "{what}: {listed} names");
+    made
+}
+
+/// Somebody else gives room back, and that is all it takes.
+#[track_caller]
+fn give_room(device: &Device, ballast: &Path, n: u64, what: &str) {
+    fs::remove_file(ballast).expect("removed");
+    let until = Instant::now() + Duration::from_secs(10);
+    while !write_durably(&name(device, n), &content(n)) {
+        assert!(Instant::now() < until, "{what}: there is room, and it does not go on");
+        std::thread::sleep(Duration::from_millis(50));
+    }
+}
+
 fn a_full_disk_is_told_and_harms_nothing(filesystem: Filesystem, part: Part) {
-    let what = format!("{filesystem:?}, {part:?}");
+    let what = &format!("{filesystem:?}, {part:?}");
     let (device, disk) = device(filesystem, part);
-    let ballast = disk.join("ballast");
-    write(&ballast, &noise(BALLAST_LEN, 1));
-    File::open(&ballast).and_then(|file| file.sync_all()).expect("durable");
+    let ballasts = ["ballast 1", "ballast 2"].map(|name| disk.join(name));
+    for ballast in &ballasts {
+        write(ballast, &noise(BALLAST_LEN, 1));
+        File::open(ballast).and_then(|file| file.sync_all()).expect("durable");
+    }
     let daemon = device.daemon();
     // In packs, and in the journal only.
     let mut durable: Vec<u64> =
         (0..3).filter(|n| write_durably(&name(&device, *n), &content(*n))).collect();
     device.sync();
-    durable.extend(fill(&device, 100));
+    fill_and_try(&device, &mut durable, 100, what);
     assert!(durable.len() >= 6, "{what}: only {} MiB fit", durable.len());
-    holds(&device, &durable, &format!("{what}, full"));
-    // Who writes is told each time, whatever it is; names too are changes.
-    durable.extend(fill(&device, 200));
-    for n in 0..20 {
-        is_done(fs::create_dir(device.at(format!("dir {n}"))), &device.at("dir"));
-    }
-    let sync = device.types("sync m");
-    assert!([0, 8].contains(&sync.code), "{what}: {}: {}", sync.code, sync.stderr);
-    assert!(sync.code == 0 || sync.stderr.contains("hint: "), "{what}: {}", sync.stderr);
-    holds(&device, &durable, &format!("{what}, full again"));
-    let listed = fs::read_dir(device.m()).expect("listed").count();
-    assert!(listed >= durable.len(), "{what}: {listed} names");
-    // Somebody else gives room back, and that is all it takes.
-    fs::remove_file(&ballast).expect("removed");
-    let more = name(&device, 300);
-    let until = Instant::now() + Duration::from_secs(10);
-    while !write_durably(&more, &content(300)) {
-        assert!(Instant::now() < until, "{what}: there is room, and it does not go on");
-        std::thread::sleep(Duration::from_millis(50));
-    }
-    durable.push(300);
+    give_room(&device, &ballasts[0], 10, what);
+    durable.push(10);
     let sync = device.types("sync m");
     assert_eq!(sync.code, 0, "{what}, with room: {}", sync.stderr);
-    assert_eq!(device.daemon(), daemon, "{what}: it was started anew");
     holds(&device, &durable, &format!("{what}, with room"));
+    // What was taken while the disk was full is durable with what comes after.
+    let made = fill_and_try(&device, &mut durable, 300, what);
+    give_room(&device, &ballasts[1], 11, what);
+    durable.push(11);
+    assert_eq!(device.daemon(), daemon, "{what}: it was started anew");
     device.crash();
     device.mount();
+    for path in made {
+        assert!(path.is_dir(), "{what}: {} was made, and is lost", path.display());
+    }
     holds(&device, &durable, &format!("{what}, after a crash"));
-    device.umount();
 }
 
 #[test]
