@@ -13,8 +13,9 @@ use warp_tests::small_disk::{DISK_LEN, Filesystem};
 
 /// Bytes of each file that a disk is filled with.
 const FILE_LEN: usize = 1 << 20;
-/// What somebody else has on the disk, twice, and takes away.
-const BALLAST_LEN: usize = 4 << 20;
+/// What somebody else has on the disk, and takes away: first more than waits to
+/// be published, since that needs as much again, then a little.
+const BALLASTS: [(&str, usize); 2] = [("ballast 1", 14 << 20), ("ballast 2", 3 << 20)];
 /// No disk here has room for so many.
 const FILES_MAX: u64 = DISK_LEN / FILE_LEN as u64;
 
@@ -137,11 +138,12 @@ fn give_room(device: &Device, ballast: &Path, n: u64, what: &str) {
 fn a_full_disk_is_told_and_harms_nothing(filesystem: Filesystem, part: Part) {
     let what = &format!("{filesystem:?}, {part:?}");
     let (device, disk) = device(filesystem, part);
-    let ballasts = ["ballast 1", "ballast 2"].map(|name| disk.join(name));
-    for ballast in &ballasts {
-        write(ballast, &noise(BALLAST_LEN, 1));
-        File::open(ballast).and_then(|file| file.sync_all()).expect("durable");
-    }
+    let ballasts = BALLASTS.map(|(name, len)| {
+        let path = disk.join(name);
+        write(&path, &noise(len, 1));
+        File::open(&path).and_then(|file| file.sync_all()).expect("durable");
+        path
+    });
     let daemon = device.daemon();
     // In packs, and in the journal only.
     let mut durable: Vec<u64> =
