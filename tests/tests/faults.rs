@@ -1,15 +1,18 @@
-//! A disk that fails to make things durable: the k-th barrier that a thread of
-//! the daemon asks for gives EIO, once, as a kernel reports a failed write.
+//! A disk that fails. First to make things durable: the k-th barrier that a
+//! thread of the daemon asks for gives EIO, once, as a kernel reports a failed
+//! write. The program that waited is told, nothing is called durable on top of
+//! what failed, and after a restart everything that was called durable is there.
 //!
-//! The program that waited is told, nothing is called durable on top of what
-//! failed, and after a restart everything that was called durable is there.
+//! Then for want of room, for one kind of file at a time; a disk that is full
+//! for all of them is in `full.rs`.
 
 use std::collections::BTreeSet;
 use std::fs::{self, File};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::Stdio;
 use std::time::{Duration, Instant};
 use warp_tests::device::{Device, Running};
+use warp_tests::must;
 use warp_tests::nasty::noise;
 use warp_tests::suite::suite;
 
@@ -18,14 +21,18 @@ const BARRIERS: usize = 50;
 /// By then the one that fails has come, or it never does.
 const FILES_MAX: usize = 4 * BARRIERS;
 
-/// Makes the `k`-th barrier of each thread of the daemon fail from now on.
-fn inject(device: &Device, k: usize) -> Running {
+/// Makes system calls of the daemon fail from now on, as strace is told to:
+/// those about these files, or about any.
+fn inject(device: &Device, calls: &str, how: &str, files: &[PathBuf]) -> Running {
     let daemon = device.daemon();
     let mut command = suite("strace");
-    command.args(["-f", "-y", "-qq", "-e", "trace=fsync,fdatasync,unlink,unlinkat", "-e"]);
-    command.arg(format!("inject=fsync,fdatasync:error=EIO:when={k}"));
+    command.args(["-f", "-y", "-qq"]).arg(format!("-etrace={calls},unlink,unlinkat"));
+    command.arg(format!("-einject={calls}:{how}"));
+    for file in files {
+        command.arg("-P").arg(file);
+    }
     command.arg("-o").arg(device.path("strace")).args(["-p", &daemon.to_string()]);
-    let strace = Running::start(command.stdout(Stdio::null()));
+    let strace = Running::start(command.stdout(Stdio::null()).stderr(Stdio::null()));
     let traced = || {
         let threads = fs::read_dir(format!("/proc/{daemon}/task")).expect("it lives").flatten();
         let mut states =
@@ -41,8 +48,8 @@ fn inject(device: &Device, k: usize) -> Running {
 }
 
 /// A pack or journal of which a barrier failed has no barrier that succeeds
-/// later, unless it is thrown away first and made anew. (The log of what the store has is an aid, which may be lost; a head
-/// is written anew.)
+/// later, unless it is thrown away first and made anew. (The log of what the
+/// store has is an aid, which may be lost; a head is written anew.)
 fn nothing_failed_is_called_durable(trace: &str) {
     let mut failed = BTreeSet::new();
     for line in trace.lines() {
@@ -87,7 +94,7 @@ enum Way {
 /// and after.
 fn the_kth_barrier_fails(device: &Device, k: usize, way: Way) {
     device.mount();
-    let mut strace = inject(device, k);
+    let mut strace = inject(device, "fsync,fdatasync", &format!("error=EIO:when={k}"), &[]);
     let name = |n: usize| device.at(format!("{k} {n}"));
     let mut durable = Vec::new();
     let mut failed = None;
@@ -165,4 +172,63 @@ fn a_failed_barrier_of_a_publish_costs_a_portal_mount_nothing() {
     for k in 1..=BARRIERS {
         the_kth_barrier_fails(&device, k, Way::Publish);
     }
+}
+
+/// Ends what `inject` began; the daemon goes on.
+#[track_caller]
+fn end(mut strace: Running) {
+    must("kill", [strace.0.id().to_string()]);
+    strace.ends(Duration::from_secs(10));
+}
+
+/// Files of the portal whose names start so: those there are and the next ones.
+fn files(device: &Device, start: &str) -> Vec<PathBuf> {
+    let portals = fs::read_dir(device.home().join("portals")).expect("a directory").flatten();
+    let portal = portals.map(|entry| entry.path()).find(|path| path.is_dir());
+    let state = portal.expect("a portal").join("state");
+    let name = |n: u32| match start {
+        "own-" => format!("{start}{n:08x}.pack"),
+        _ => format!("{start}{n:016x}"),
+    };
+    (1..20).map(|n| state.join(name(n))).collect()
+}
+
+/// For one kind of file there is no room; `told` says who is told: who asks
+/// for durability, and who publishes.
+fn full_for(start: &str, told: [bool; 2]) {
+    let device = Device::mounted();
+    let name = |n: usize| device.at(n.to_string());
+    write_durably(&name(0), &content(0, 0)).expect("durable");
+    device.sync();
+    let strace = inject(&device, "pwrite64", "error=ENOSPC", &files(&device, start));
+    let written = write_durably(&name(1), &content(0, 1));
+    let is_full = |e: &std::io::Error| e.kind() == std::io::ErrorKind::StorageFull;
+    assert_eq!(written.as_ref().is_err_and(is_full), told[0], "{start}: {written:?}");
+    assert_eq!(written.is_err(), told[0], "{start}: {written:?}");
+    let sync = device.types("sync m");
+    assert_eq!(sync.code, if told[1] { 8 } else { 0 }, "{start}: {}", sync.stderr);
+    assert!(fs::read(name(0)).expect("readable") == content(0, 0), "{start}");
+    assert_eq!(fs::read_dir(device.m()).expect("listed").count(), 2, "{start}");
+    // Not started anew, and nothing but room is needed.
+    end(strace);
+    write_durably(&name(2), &content(0, 2)).expect("durable again");
+    device.sync();
+    write_durably(&name(3), &content(0, 3)).expect("durable again");
+    device.crash();
+    device.mount();
+    for n in (0..4).filter(|n| *n != 1 || written.is_ok()) {
+        assert!(fs::read(name(n)).expect("there") == content(0, n), "{start}: file {n}");
+    }
+    device.umount();
+    let trace = fs::read_to_string(device.path("strace")).expect("text");
+    assert!(trace.contains("(INJECTED)"), "{start}: nothing has failed: {trace}");
+}
+
+#[test]
+fn a_disk_full_for_one_kind_of_file_is_told_by_a_portal_mount_where_it_matters() {
+    full_for("journal-", [true, true]);
+    full_for("own-", [false, true]);
+    full_for("head-", [false, true]);
+    // An aid: it may be incomplete.
+    full_for("dedup-", [false, false]);
 }
