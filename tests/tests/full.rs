@@ -182,3 +182,57 @@ fn a_full_ext4_below_a_portal_mount_is_told_and_harms_nothing() {
         a_full_disk_is_told_and_harms_nothing(Filesystem::Ext4, part);
     }
 }
+
+/// The share of what fitted first that has to fit again, in percent.
+const AGAIN_PERCENT: usize = 80;
+/// So long may the sweep take that nobody asks for.
+const SWEPT_WITHIN: Duration = Duration::from_secs(20);
+
+/// Fill, publish, delete, publish, fill: what nothing refers to any more gives
+/// its room to what comes next, and nobody starts anything anew.
+fn deleted_files_make_room(filesystem: Filesystem) {
+    let what = &format!("{filesystem:?}");
+    let (device, _) = device(filesystem, Part::Home);
+    let daemon = device.daemon();
+    let first = fill(&device, 0);
+    assert!(first.len() >= 5, "{what}: only {} MiB fit", first.len());
+    // Publishing and deleting have a reserve, or nothing would ever end this.
+    let publish = |when: &str| {
+        let sync = device.types("sync m");
+        assert_eq!(sync.code, 0, "{what}, {when}: {}", sync.stderr);
+    };
+    publish("full");
+    holds(&device, &first, &format!("{what}, full"));
+    for entry in fs::read_dir(device.m()).expect("a directory") {
+        let path = entry.expect("an entry").path();
+        fs::remove_file(&path).unwrap_or_else(|e| panic!("{what}: {}: {e}", path.display()));
+    }
+    publish("empty");
+    let until = Instant::now() + SWEPT_WITHIN;
+    let mut second = Vec::new();
+    for start in (100..).step_by(100) {
+        second.extend(fill(&device, start));
+        if second.len() * 100 >= first.len() * AGAIN_PERCENT {
+            break;
+        }
+        let (now, before) = (second.len(), first.len());
+        assert!(Instant::now() < until, "{what}: {now} MiB fit where {before} MiB were deleted");
+        std::thread::sleep(Duration::from_millis(200));
+    }
+    println!("{what}: {} MiB, and again {} MiB", first.len(), second.len());
+    assert_eq!(device.daemon(), daemon, "{what}: it was started anew");
+    holds(&device, &second, &format!("{what}, full again"));
+    device.crash();
+    device.mount();
+    holds(&device, &second, &format!("{what}, after a crash"));
+}
+
+#[test]
+fn deleted_files_make_room_on_a_full_tmpfs_below_a_portal_mount() {
+    deleted_files_make_room(Filesystem::Tmpfs);
+}
+
+#[test]
+fn deleted_files_make_room_on_a_full_ext4_below_a_portal_mount() {
+    deleted_files_make_room(Filesystem::Ext4);
+}
