@@ -110,7 +110,7 @@ fn a_mounted_portal_passes_fsx_with_fifteen_seeds() {
             command.arg("-f").arg(device.path(mix)).arg("-P").arg(device.path(""));
             command.args(["-N", &operations.to_string(), "-S", &seed.to_string()]);
             command.arg(dir.join(format!("{mix} {seed}"))).env("RUST_BACKTRACE", "0");
-            scope.spawn(|| run::run(command, Duration::from_secs(200)))
+            scope.spawn(|| run::run(command, Duration::from_secs(500)))
         };
         let started: Vec<_> = runs.iter().map(start).collect();
         let outputs = started.into_iter().map(|one| one.join().expect("it ends in time"));
@@ -217,5 +217,8 @@ fn a_mounted_portal_fails_no_stressor_that_the_host_passes() {
             stressors(&failed).difference(&stressors(&on_host)).cloned().collect();
         assert!(only_here.is_empty(), "{only_here:?} fail: {failed:#?}\non the host: {on_host:#?}");
     }
+    // Whoever asks first is told of those children; who unmounts must not be.
+    let told = device.types("sync m");
+    assert!([0, 1].contains(&told.code), "{}: {}", told.code, told.stderr);
     device.umount();
 }
