@@ -5,7 +5,10 @@
 pub mod apart;
 pub mod damage;
 pub mod device;
+pub mod failpoint;
 pub mod nasty;
 pub mod run;
+pub mod small_disk;
+pub mod suite;
 
 pub use run::{Output, Warp, must};

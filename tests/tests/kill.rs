@@ -14,6 +14,7 @@ use warp_tests::damage::Rng;
 use warp_tests::device::{Device, Running, USABLE_WITHIN, python};
 use warp_tests::nasty::{mkdir, noise, write};
 
+/// Kills in one run, unless `WARP_KILL_ROUNDS` asks for more (a release: 100).
 const ROUNDS: usize = 20;
 /// Most files that the writer keeps at a time: all are read after each round.
 const FILES_MAX: usize = 60;
@@ -296,6 +297,14 @@ fn round(device: &Device, known: &Mutex<Known>, rng: &mut Rng, number: usize) ->
     })
 }
 
+/// How often to kill: at least [`ROUNDS`] times.
+fn rounds() -> usize {
+    let Ok(text) = std::env::var("WARP_KILL_ROUNDS") else { return ROUNDS };
+    let asked: usize =
+        text.parse().unwrap_or_else(|e| panic!("WARP_KILL_ROUNDS={text} is no number: {e}"));
+    asked.max(ROUNDS)
+}
+
 #[test]
 fn a_killed_portal_mount_loses_nothing_that_was_acknowledged() {
     let now = SystemTime::now().duration_since(UNIX_EPOCH).expect("after 1970");
@@ -310,7 +319,7 @@ fn a_killed_portal_mount_loses_nothing_that_was_acknowledged() {
     mkdir(&device.at("bulk"));
     sync_dir(&device.m()).expect("durable");
     let mut slowest = Duration::ZERO;
-    for number in 0..ROUNDS {
+    for number in 0..rounds() {
         let took = round(&device, &known, &mut rng, number);
         let mut known = known.lock().expect("nobody panics");
         known.check(&dir, &format!("seed {seed}, round {number}"));

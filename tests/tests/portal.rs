@@ -7,18 +7,20 @@ use std::fs;
 use std::path::Path;
 use std::process::Command;
 use std::time::Duration;
-use warp_tests::device::{Device, GONE_WITHIN, USABLE_WITHIN, bash, python};
+use warp_tests::device::{Device, GONE_WITHIN, USABLE_WITHIN, bash};
 use warp_tests::nasty::{
     self, all_acls, all_stats, all_xattrs, data_len, mkdir, noise, real_copy, same_tree, sums,
     tar_sum, text, write,
 };
 use warp_tests::{must, run};
 
-/// Copies a directory's content with `rsync`, and gives its statistics.
+/// Copies a directory's content with `rsync`, and gives its statistics. Times
+/// are compared to the nanosecond: without that, `rsync` leaves a directory
+/// alone if it has changed in the very second that its time is to name.
 #[track_caller]
 fn rsync(from: &Path, to: &Path) -> String {
     let mut command = Command::new("rsync");
-    command.args(["-aHAX", "--stats"]).arg(from.join("")).arg(to.join(""));
+    command.args(["-aHAX", "--stats", "--modify-window=-1"]).arg(from.join("")).arg(to.join(""));
     run::run(command, Duration::from_secs(240)).exits(0).text()
 }
 
@@ -151,6 +153,16 @@ fn git_clones_commits_and_checks_in_a_mounted_portal() {
     assert_eq!(git("cd m/clone; git rev-parse HEAD HEAD^{tree}"), head);
     assert_eq!(git("cd m/clone; git status --porcelain; git log --format=%s"), "three\ntwo\none\n");
     git("cd m/clone; git fsck --full --strict; git checkout -q main; git branch -q -D mine");
+    // A second working tree, everything packed anew, and a clone by hard links.
+    git("cd m/clone; git worktree add -q -b other ../tree; cd ../tree
+        echo more > more; git add .; git commit -q -m four; cd ../clone
+        git repack -q -a -d -f; git gc -q --prune=now; git fsck --full --strict
+        cd ..; git clone -q clone second; cd second; git fsck --full --strict
+        git checkout -q other; cmp more ../tree/more");
+    device.remount();
+    git("cd m/clone; git worktree list | grep -q /tree; git worktree remove ../tree
+        git merge -q other; git fsck --full --strict; cmp more ../second/more");
+    assert_eq!(git("cd m/second; git status --porcelain; git fsck --strict --no-dangling"), "");
     // What came out is what went in.
     same_content(&device.path("origin/moved"), &device.at("clone/moved"));
     device.umount();
@@ -188,49 +200,6 @@ fn cargo_builds_in_a_mounted_portal_and_the_program_runs() {
     assert_eq!(run(), "built in a portal\n");
     // The times came back to the nanosecond: there is nothing to do.
     assert!(!build().contains("Compiling"), "built again");
-    device.umount();
-}
-
-#[test]
-fn a_mounted_portal_serves_sqlite_with_both_journals() {
-    const WRITE: &str = r"
-import sqlite3, sys
-path, mode, rounds = sys.argv[1], sys.argv[2], int(sys.argv[3])
-db = sqlite3.connect(path)
-assert db.execute('pragma journal_mode=' + mode).fetchone()[0] == mode
-db.execute('create table if not exists t(n integer primary key, v blob, w text)')
-db.execute('create index if not exists i on t(w)')
-other = sqlite3.connect(path)
-for n in range(rounds):
-    with db:
-        db.executemany('insert into t(v, w) values(randomblob(700), hex(randomblob(9)))', [()] * 10)
-        db.execute('delete from t where n % 7 = 3 and n < ?', (n,))
-    # Another connection sees what is committed: the locks work.
-    count = other.execute('select count(*) from t').fetchone()
-    assert count == db.execute('select count(*) from t').fetchone()
-db.close()
-assert other.execute('pragma integrity_check').fetchall() == [('ok',)]
-print(count[0], other.execute('select group_concat(w) from (select w from t order by n)').fetchone()[0])
-";
-    const READ: &str = r"
-import sqlite3, sys
-db = sqlite3.connect(sys.argv[1])
-assert db.execute('pragma integrity_check').fetchall() == [('ok',)]
-count = db.execute('select count(*) from t').fetchone()[0]
-print(count, db.execute('select group_concat(w) from (select w from t order by n)').fetchone()[0])
-";
-    let device = Device::mounted();
-    for mode in ["delete", "wal"] {
-        let file = format!("{mode}.db");
-        let mut last = String::new();
-        for _ in 0..2 {
-            last = python(&device.m(), WRITE, &[&file, mode, "30"]).exits(0).text();
-            device.remount();
-            assert_eq!(python(&device.m(), READ, &[&file]).exits(0).text(), last, "{mode}");
-        }
-        let count: u32 = last.split(' ').next().unwrap_or("").parse().expect("a number");
-        assert!(count > 400, "{count} rows");
-    }
     device.umount();
 }
 

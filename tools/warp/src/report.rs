@@ -171,6 +171,10 @@ impl From<FlowError> for Failure {
                 Kind::NotFound => Some("check how the path is written"),
                 _ => Some("check whose it is and who may use it: `ls -ld` shows that"),
             },
+            FlowError::Store(_) | FlowError::Stalled { .. } => match error.kind() {
+                Kind::Full => Some("make room on the disk that holds the portal; nothing is lost"),
+                _ => None,
+            },
             _ => None,
         };
         let exit = error.kind().into();

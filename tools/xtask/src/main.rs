@@ -7,10 +7,11 @@
 
 mod check;
 mod demo;
+mod million;
 mod tidy;
 mod workspace;
 
-use anyhow::{Result, bail};
+use anyhow::{Context, Result, bail};
 use std::process::ExitCode;
 use workspace::Workspace;
 
@@ -21,6 +22,9 @@ usage: cargo xtask <verb>
                    tests, doc tests; stops at the first failure.
                    --fast leaves out the release build and the whole-program
                    tests (crate warp-tests)
+  bench million [FILES]
+                   what a portal with that many files (default: 1000000) takes:
+                   time to make, list, mount and recover them, and memory
   demo [DIR]       install what a mount needs, build, pack a real tree, and
                    leave it mounted below DIR (default: /tmp/warp-demo)
   tidy             the style of the tree as a test, one finding a line";
@@ -41,6 +45,11 @@ fn run(words: &[&str]) -> Result<()> {
     match words {
         ["check"] => check::run(&Workspace::load()?, false),
         ["check", "--fast"] => check::run(&Workspace::load()?, true),
+        ["bench", "million"] => million::run(&Workspace::load()?, million::FILES),
+        ["bench", "million", files] => {
+            let files = files.parse().with_context(|| format!("{files}: not a number of files"))?;
+            million::run(&Workspace::load()?, files)
+        }
         ["demo"] => demo::run(&Workspace::load()?, None),
         ["demo", dir] => demo::run(&Workspace::load()?, Some(dir)),
         ["tidy"] => tidy::run(&Workspace::load()?),
@@ -59,7 +68,9 @@ mod tests {
 
     #[test]
     fn a_word_that_is_no_verb_is_refused_with_the_usage() {
-        for words in [&[] as &[&str], &["chekc"], &["tidy", "--fast"], &["check", "now"]] {
+        for words in
+            [&[] as &[&str], &["chekc"], &["tidy", "--fast"], &["check", "now"], &["bench"]]
+        {
             let message = run(words).unwrap_err().to_string();
             assert!(message.contains("usage: cargo xtask"), "{message}");
         }
