@@ -12,7 +12,6 @@
 //! (`format::archive::Frame`, sealed chunk). A pack that is full has an index
 //! `CLASS-NUMBER.idx` beside it, which spares reading it at start.
 
-mod audit;
 mod sweep;
 
 use crate::disk::{Disk, DiskFile};
@@ -23,15 +22,13 @@ use warp_format::archive::{FRAME_LEN, Frame, RECORD_MAGIC};
 use warp_format::pack::{PACK_HEADER_LEN, PackHeader, PackIndex, Place};
 use warp_format::{ChunkId, FormatError, SealedChunk};
 
-pub use audit::{Audit, Damage};
 pub use sweep::{Sweep, Swept};
 pub use warp_format::pack::Class;
 
 /// Bytes after which a pack is full.
 pub const PACK_LEN: u64 = 16 << 20;
 
-/// A pack: its class, and its number in it.
-pub type PackName = (Class, u32);
+type PackName = (Class, u32);
 
 /// Chunks in packs on one disk.
 pub struct Store {

@@ -28,7 +28,6 @@ mod publish;
 pub mod reader;
 mod salvage;
 mod sink;
-pub mod snapshots;
 pub mod source;
 mod space;
 mod sweep;

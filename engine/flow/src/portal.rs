@@ -17,7 +17,6 @@ use crate::live::Live;
 use crate::namespace::Namespace;
 use crate::numbers::Numbers;
 use crate::reader::Attributes;
-use crate::snapshots::Snapshot;
 use crate::space::{Room, Taken};
 use crate::sweep::Thoroughness;
 use crate::volume::{
@@ -75,20 +74,9 @@ struct Work {
     over: bool,
     /// Why the last attempt to publish failed, and when.
     trouble: Option<(Arc<FlowError>, Instant)>,
-    /// It was swept since it was opened, or somebody asks for it.
-    sweep: SweepWish,
-}
-
-/// Whether a sweep is wanted whatever is known of garbage.
-#[derive(Debug, Default, Clone, Copy, PartialEq, Eq)]
-enum SweepWish {
-    /// Once it is quiet: since it was opened, there was none.
-    #[default]
-    First,
-    /// As soon as may be.
-    Soon,
-    /// No.
-    None,
+    /// It was swept since it was opened: before that, nobody knows how much
+    /// garbage there is.
+    was_swept: bool,
 }
 
 /// How a portal stands.
@@ -106,8 +94,6 @@ pub struct PortalStatus {
     pub stored_bytes: u64,
     /// Most bytes that it may take on this disk.
     pub quota: Option<u64>,
-    /// Snapshots.
-    pub snapshots: u64,
     /// Why the last attempt to publish failed, if it did.
     pub trouble: Option<String>,
 }
@@ -235,14 +221,9 @@ impl Portal {
         let garbage = live.garbage.load(Ordering::Relaxed);
         let work = self.work();
         let since = work.last.unwrap_or(opened).max(opened).elapsed();
-        match work.sweep {
-            SweepWish::Soon => true,
-            SweepWish::First if since >= SWEEP_AFTER_OPEN => true,
-            _ => {
-                let (_, stored) = live.stored();
-                since >= PUBLISH_QUIET && garbage > SWEEP_BYTES.max(stored / 100 * SWEEP_PERCENT)
-            }
-        }
+        let (_, stored) = live.stored();
+        !work.was_swept && since >= SWEEP_AFTER_OPEN
+            || since >= PUBLISH_QUIET && garbage > SWEEP_BYTES.max(stored / 100 * SWEEP_PERCENT)
     }
 
     /// Takes from the disk what nothing refers to any more. What it could not
@@ -250,7 +231,7 @@ impl Portal {
     fn sweep(&self, thoroughness: Thoroughness) {
         let portal = self.names.live.secrets.portal;
         let started = Instant::now();
-        self.work().sweep = SweepWish::None;
+        self.work().was_swept = true;
         match self.survive(|| self.names.sweep(thoroughness)) {
             Ok(swept) => {
                 let (freed, took) = (swept.freed_bytes(), started.elapsed());
@@ -293,24 +274,6 @@ impl Portal {
     fn taken(&self) -> Taken {
         let live = &self.names.live;
         Taken { stored: live.stored().1, unpublished: live.unpublished().0 }
-    }
-
-    /// Publishes, and gives the tree a name under which it stays.
-    pub fn make_snapshot(&self, name: &str, tags: Vec<String>) -> Result<Snapshot> {
-        let time = crate::namespace::now();
-        self.survive(|| self.names.live.make_snapshot(name, time, tags))
-    }
-
-    /// Takes a snapshot away; what only it named leaves the disk soon.
-    pub fn remove_snapshot(&self, name: &str) -> Result<()> {
-        self.names.live.remove_snapshot(name)?;
-        self.work().sweep = SweepWish::Soon;
-        Ok(())
-    }
-
-    /// All snapshots, by time.
-    pub fn snapshots(&self) -> Vec<Snapshot> {
-        self.names.live.snapshots()
     }
 
     fn is_due(&self) -> bool {
@@ -399,7 +362,6 @@ impl Portal {
             chunks,
             stored_bytes,
             quota: self.room.quota().map(NonZeroU64::get),
-            snapshots: live.snapshots().len() as u64,
             trouble,
         }
     }

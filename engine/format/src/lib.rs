@@ -37,7 +37,6 @@ pub mod pack;
 pub mod portal;
 pub mod record;
 mod seal;
-pub mod snapshot;
 pub mod tree;
 
 pub use chunk::{ChunkKind, PlainChunk};

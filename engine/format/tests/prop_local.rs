@@ -9,6 +9,7 @@ use arb::*;
 use proptest::collection::vec;
 use proptest::prelude::*;
 use proptest::sample::{Index, select};
+use std::num::NonZeroU64;
 use warp_format::change::{Change, decode_changes, encode_changes};
 use warp_format::dedup::{Part, Parts, decode_parts, encode_parts};
 use warp_format::keys::ArgonCost;
@@ -262,10 +263,12 @@ proptest! {
         let (id, root, local) = secrets;
         let (key, other) = (Secret::new(keys.0), Secret::new(keys.1));
         let (id, root, local) = (PortalId(id), Secret::new(root), Secret::new(local));
-        let record = PortalRecord { id, name, root, local };
+        let quota = NonZeroU64::new(u64::from(nonce[0]) << 40);
+        let record = PortalRecord { id, name, root, local, quota };
         let bytes = record.seal(&key, nonce).unwrap();
         let again = PortalRecord::open(&bytes, &key).unwrap();
         prop_assert_eq!((again.id, &again.name), (record.id, &record.name));
+        prop_assert_eq!(again.quota, quota);
         prop_assert_eq!(again.root.expose(), record.root.expose());
         prop_assert_eq!(again.local.expose(), record.local.expose());
         prop_assert_eq!(again.seal(&key, nonce).unwrap(), bytes.clone());
@@ -304,6 +307,7 @@ fn a_newer_portal_record_and_a_longer_name_are_told_apart_from_damage() {
         name: "x".repeat(len),
         root: Secret::new([2; 32]),
         local: Secret::new([3; 32]),
+        quota: None,
     };
     let at = "portal record";
     let mut bytes = record(MAX_PORTAL_NAME_LEN).seal(&key, nonce).unwrap();
