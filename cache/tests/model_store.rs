@@ -43,11 +43,16 @@ fn run(disk: Arc<dyn Disk>, acts: &[Act]) {
     let open = || Store::open_with(Arc::clone(&disk), 2000).unwrap().0;
     let mut store = open();
     let mut model: HashMap<ChunkId, Class> = HashMap::new();
+    // Chunks that were *own* at some time: a sweep may take them.
+    let mut own = HashSet::new();
     for act in acts {
         match act {
             Act::Put(n, class) => {
                 let chunk = chunk(*n);
                 store.put(&chunk, *class).unwrap();
+                if *class == Class::Own {
+                    own.insert(chunk.id());
+                }
                 let best = model.entry(chunk.id()).or_insert(*class);
                 *best = (*best).min(*class);
             }
@@ -64,7 +69,7 @@ fn run(disk: Arc<dyn Disk>, acts: &[Act]) {
                 // Only what is cached and nothing else may be gone.
                 model.retain(|id, class| *class != Class::Cached || store.contains(id));
             }
-            Act::Sweep(bit, percent) => sweep(&store, *bit, *percent, &mut model),
+            Act::Sweep(bit, percent) => sweep(&store, *bit, *percent, &mut model, &mut own),
             // No power cut: everything written is there.
             Act::Restart => store = open(),
         }
@@ -77,7 +82,13 @@ fn run(disk: Arc<dyn Disk>, acts: &[Act]) {
 }
 
 /// Sweeps with something put meanwhile, which stays.
-fn sweep(store: &Store, bit: u8, percent: u64, model: &mut HashMap<ChunkId, Class>) {
+fn sweep(
+    store: &Store,
+    bit: u8,
+    percent: u64,
+    model: &mut HashMap<ChunkId, Class>,
+    own: &mut HashSet<ChunkId>,
+) {
     let stays = |n: u8| n >> bit & 1 == 1;
     let live: HashSet<ChunkId> = (0..40).filter(|n| stays(*n)).map(|n| chunk(n).id()).collect();
     let before = store.usage(Class::Own).bytes;
@@ -85,12 +96,17 @@ fn sweep(store: &Store, bit: u8, percent: u64, model: &mut HashMap<ChunkId, Clas
     let late = chunk(bit * 5);
     store.put(&late, Class::Own).unwrap();
     model.insert(late.id(), Class::Own);
+    own.insert(late.id());
     let swept = sweep.finish(&live, percent).unwrap();
     let after = store.usage(Class::Own).bytes;
     assert!(after <= before + 4000, "{before} {after} {swept:?}");
-    // What is not referred to may be gone, unless it is cached as well.
+    // What is not referred to may be gone, or be merely cached from here on.
     model.retain(|id, class| {
-        live.contains(id) || *id == late.id() || *class != Class::Own || store.contains(id)
+        if live.contains(id) || *id == late.id() || !own.contains(id) {
+            return true;
+        }
+        *class = Class::Cached;
+        store.contains(id)
     });
     if percent == 0 {
         assert_eq!(swept.left_bytes, 0, "{swept:?}");

@@ -71,7 +71,8 @@ impl State {
 }
 
 impl Store {
-    /// Begins a sweep of what is *own*. What refers to a chunk from now on
+    /// Begins a sweep of what is *own*; a chunk that was *own* first is named
+    /// by the caller also where it is wanted as a replica. What refers to a chunk from now on
     /// puts it first, or finds it through what the caller will name.
     pub fn begin_sweep(&self) -> Sweep<'_> {
         self.state().kept = Some(HashSet::new());

@@ -180,7 +180,7 @@ pub(crate) struct PortalCreate {
     #[arg(value_name = "NAME")]
     pub(crate) name: String,
     /// Most bytes that it may take on this disk, like 500M or 10G
-    #[arg(long, value_name = "SIZE", value_parser = quota)]
+    #[arg(long, env = "WARP_QUOTA", value_name = "SIZE", value_parser = quota)]
     pub(crate) quota: Option<NonZeroU64>,
     #[command(flatten)]
     pub(crate) passphrase: PassphraseArg,
