@@ -4,7 +4,7 @@
 //! what is taken can be published, as far as the host's disk is not filled by
 //! others meanwhile; a reserve stays for deleting, publishing and sweeping, so
 //! that a full portal can be emptied. Never: refuses what only takes away.
-//! Tested by the unit tests below and `tests/tests/space.rs`.
+//! Tested by the unit tests below and `tests/tests/full.rs`.
 
 use crate::error::{FlowError, Refusal, Result};
 use crate::volume::Space;
