@@ -1,43 +1,18 @@
 //! A portal as a volume, without a kernel: what is hard to bring about through
 //! a mount, or slow.
 
-use std::path::Path;
-use std::sync::Arc;
+#[path = "common/place.rs"]
+mod place;
+
+use place::Place;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc;
-use tempfile::TempDir;
-use warp_flow::home::Home;
-use warp_flow::portal::{Portal, PortalVolume};
-use warp_flow::portals::Portals;
+use warp_flow::portal::PortalVolume;
 use warp_flow::volume::{Attr, NewInode, RenameMode, SetAttr, Volume, XattrMode};
 use warp_flow::{FlowError, Refusal};
 use warp_format::record::Body;
-use warp_format::{Keyring, Secret};
 
 const ROOT: u64 = 1;
-
-struct Place {
-    dir: TempDir,
-}
-
-impl Place {
-    fn new() -> Self {
-        let place = Self { dir: tempfile::tempdir().unwrap() };
-        place.portals().create("p", (1000, 1000), None).unwrap();
-        place
-    }
-
-    fn portals(&self) -> Portals {
-        let keyring = Keyring::new(Secret::new([1; 32]), Secret::new([2; 32])).unwrap();
-        Portals::new(&Home::at(self.dir.path().into()), &keyring).unwrap()
-    }
-
-    fn open(&self) -> (Arc<Portal>, PortalVolume) {
-        let portal = self.portals().open("p").unwrap();
-        let volume = portal.volume(Path::new("/")).unwrap();
-        (portal, volume)
-    }
-}
 
 fn new(body: Body) -> NewInode {
     NewInode { permissions: 0o644, umask: 0, uid: 1000, gid: 1000, body }
@@ -57,7 +32,7 @@ fn noise(len: usize, seed: u8) -> Vec<u8> {
 /// as it was written, over what it had before, and is gone when forgotten.
 #[test]
 fn a_large_file_without_a_name_is_kept_until_it_is_forgotten() {
-    let place = Place::new();
+    let place = Place::new(None);
     let (portal, volume) = place.open();
     let ino = file(&volume, ROOT, "f").ino;
     let mut want = noise(1 << 20, 1);
@@ -87,7 +62,7 @@ fn a_large_file_without_a_name_is_kept_until_it_is_forgotten() {
 /// new, and all is there at the end, and after another opening.
 #[test]
 fn reading_and_writing_go_on_while_it_is_published() {
-    let place = Place::new();
+    let place = Place::new(None);
     let (portal, volume) = place.open();
     const LEN: usize = 70_000;
     let files: Vec<u64> = (0..4).map(|n| file(&volume, ROOT, &format!("f{n}")).ino).collect();
@@ -157,7 +132,7 @@ fn reading_and_writing_go_on_while_it_is_published() {
 /// its last name goes.
 #[test]
 fn a_file_reads_the_same_while_its_name_is_taken() {
-    let place = Place::new();
+    let place = Place::new(None);
     let (portal, volume) = place.open();
     let over = AtomicBool::new(false);
     let open = std::sync::Mutex::new(file(&volume, ROOT, "target").ino);
@@ -193,7 +168,7 @@ fn a_file_reads_the_same_while_its_name_is_taken() {
 
 #[test]
 fn a_portal_is_opened_by_one_at_a_time_and_a_sync_is_answered() {
-    let place = Place::new();
+    let place = Place::new(None);
     let (portal, volume) = place.open();
     assert!(matches!(place.portals().open("p"), Err(FlowError::InUse { .. })));
     file(&volume, ROOT, "f");
@@ -214,7 +189,7 @@ fn a_portal_is_opened_by_one_at_a_time_and_a_sync_is_answered() {
 
 #[test]
 fn what_posix_refuses_is_refused() {
-    let place = Place::new();
+    let place = Place::new(None);
     let (portal, volume) = place.open();
     let dir = volume.make(ROOT, b"d", new(Body::Directory)).unwrap().ino;
     let inner = file(&volume, dir, "x").ino;

@@ -1,44 +1,17 @@
 //! What a sweep takes and what it leaves: trees, open files, changes that wait.
 
-use std::num::NonZeroU64;
-use std::path::Path;
-use std::sync::Arc;
+#[path = "common/place.rs"]
+mod place;
+
+use place::Place;
 use std::time::{Duration, Instant};
-use tempfile::TempDir;
-use warp_flow::home::Home;
 use warp_flow::portal::{Portal, PortalVolume};
-use warp_flow::portals::Portals;
 use warp_flow::volume::{NewInode, Volume};
 use warp_flow::{FlowError, Refusal};
 use warp_format::record::Body;
-use warp_format::{Keyring, Secret};
 
 const ROOT: u64 = 1;
 const MIB: usize = 1 << 20;
-
-struct Place {
-    dir: TempDir,
-}
-
-impl Place {
-    fn new(quota: Option<u64>) -> Self {
-        let place = Self { dir: tempfile::tempdir().unwrap() };
-        let quota = quota.and_then(NonZeroU64::new);
-        place.portals().create("p", (1000, 1000), quota).unwrap();
-        place
-    }
-
-    fn portals(&self) -> Portals {
-        let keyring = Keyring::new(Secret::new([1; 32]), Secret::new([2; 32])).unwrap();
-        Portals::new(&Home::at(self.dir.path().into()), &keyring).unwrap()
-    }
-
-    fn open(&self) -> (Arc<Portal>, PortalVolume) {
-        let portal = self.portals().open("p").unwrap();
-        let volume = portal.volume(Path::new("/")).unwrap();
-        (portal, volume)
-    }
-}
 
 fn noise(len: usize, seed: u64) -> Vec<u8> {
     let mut bytes = vec![0; len];
