@@ -14,6 +14,7 @@ use std::io;
 use std::os::unix::ffi::{OsStrExt, OsStringExt};
 use std::path::{Path, PathBuf};
 use std::process::Command;
+use std::time::Duration;
 use warp_flow::volume::Volume;
 
 /// The type that our mounts have in /proc/self/mountinfo.
@@ -21,8 +22,11 @@ pub const FS_TYPE: &str = "fuse.warp";
 const DEVICE: &str = "/dev/fuse";
 /// Threads that read and answer requests. One would have to be woken on
 /// another core for each request of a single program, which on a virtual
-/// machine takes longer than the answer; several take turns.
+/// machine takes longer than the answer; several take turns. The last that is
+/// free never works on a request itself.
 const THREADS: usize = 4;
+/// How long a request may take.
+pub const DEADLINE: Duration = Duration::from_secs(30);
 
 /// Why something could not be mounted.
 #[derive(Debug, thiserror::Error)]
@@ -84,6 +88,9 @@ pub struct MountOptions {
     pub users: IdMap,
     /// The same for groups.
     pub groups: IdMap,
+    /// When a request that is not answered is answered with EIO; not one that
+    /// asks for what was written to be durable.
+    pub deadline: Duration,
 }
 
 impl MountOptions {
@@ -101,6 +108,7 @@ impl MountOptions {
             no_exec: false,
             users: IdMap::default(),
             groups: IdMap::default(),
+            deadline: DEADLINE,
         }
     }
 
@@ -141,7 +149,7 @@ impl Mount {
         let owners = owners(&volume, options)
             .map_err(|e| failed(io::Error::other(e)))?
             .ok_or(MountError::Mapped)?;
-        let shell = Shell::new(volume, owners).map_err(failed)?;
+        let shell = Shell::new(volume, owners, THREADS, options.deadline).map_err(failed)?;
         let kernel = shell.kernel();
         let session = Session::new(shell, &directory, &options.config())
             .map_err(|source| classify(&directory, options, source))?;

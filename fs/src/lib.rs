@@ -15,6 +15,7 @@
 #![forbid(unsafe_code)]
 
 mod attr;
+mod desk;
 mod errno;
 pub mod kernel;
 mod listing;

@@ -1,16 +1,17 @@
 //! Step *ops* of the walk: one method for each request of the kernel.
 //!
-//! Neighbours: the kernel above, a [`Volume`] below. Promises: every request
-//! is answered once. What is shown changes through this mount only, so the
-//! kernel may keep all it is told; what it changes itself it knows. Never:
-//! decides anything about content. Tested by `tests/tests/mount.rs` and
-//! `portal.rs`.
+//! Neighbours: the kernel above, a [`Volume`] below; `desk`, which has the
+//! work done and sees to it that every request is answered once, and in time.
+//! What is shown changes through this mount only, so the kernel may keep all
+//! it is told; what it changes itself it knows. Promises: what the kernel was
+//! not told in the end, it is not taken to know. Never: decides anything about
+//! content, or asks the volume for more than a moment outside of the desk.
+//! Tested by `tests/tests/mount.rs`, `portal.rs` and `fs/tests`.
 
 use crate::attr::{attr, device_number, kind, time_of_request};
-use crate::errno::errno;
+use crate::desk::{Answer, Asks, Desk, Once};
 use crate::listing::Listings;
 use crate::owners::Owners;
-use crate::pool::Pool;
 use fuser::{
     BsdFileFlags, Errno, FileHandle, Filesystem, FopenFlags, Generation, INodeNo, InitFlags,
     KernelConfig, LockOwner, Notifier, OpenFlags, RenameFlags, ReplyAttr, ReplyCreate, ReplyData,
@@ -24,8 +25,8 @@ use std::path::Path;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, OnceLock};
 use std::time::{Duration, SystemTime};
-use warp_flow::Result;
-use warp_flow::volume::{Attr, NewInode, RenameMode, SetAttr, Volume, When, XattrMode};
+use warp_flow::volume::{Attr, DirEntry, NewInode, RenameMode, SetAttr, Volume, When, XattrMode};
+use warp_flow::{Refusal, Result};
 use warp_format::limits::MAX_NAME_LEN;
 use warp_format::record::{Body, FileType};
 
@@ -44,31 +45,33 @@ const BLOCK_LEN: u32 = 4096;
 const XATTR_CREATE: i32 = 1;
 const XATTR_REPLACE: i32 = 2;
 
-/// Threads for what may have to wait.
-const POOL_THREADS: usize = 4;
-
 /// A filesystem over a volume.
 pub(crate) struct Shell<V> {
     inner: Arc<Inner<V>>,
-    pool: Pool,
-    listings: Listings,
+    desk: Desk,
     next_handle: AtomicU64,
 }
 
-/// What an answer needs, on whichever thread.
+/// What the work on a request needs.
 struct Inner<V> {
     volume: V,
     owners: Owners,
+    listings: Listings,
     /// Set when the mount is there, before the first request.
     kernel: Arc<OnceLock<Notifier>>,
 }
 
 impl<V: Volume> Shell<V> {
-    pub(crate) fn new(volume: V, owners: Owners) -> io::Result<Self> {
+    pub(crate) fn new(
+        volume: V,
+        owners: Owners,
+        readers: usize,
+        deadline: Duration,
+    ) -> io::Result<Self> {
+        let (listings, kernel) = Default::default();
         Ok(Self {
-            inner: Arc::new(Inner { volume, owners, kernel: Arc::default() }),
-            pool: Pool::new(POOL_THREADS)?,
-            listings: Listings::default(),
+            inner: Arc::new(Inner { volume, owners, listings, kernel }),
+            desk: Desk::new(readers, deadline)?,
             next_handle: AtomicU64::new(1),
         })
     }
@@ -82,32 +85,47 @@ impl<V: Volume> Shell<V> {
         &self.inner.volume
     }
 
-    /// Answers a request that changes something: here, or, if it may have to
-    /// wait, on another thread, so that others are answered meanwhile.
-    fn change(&self, how: impl FnOnce(&Inner<V>) + Send + 'static) {
-        if self.volume().is_behind() {
-            let inner = Arc::clone(&self.inner);
-            self.pool.run(Box::new(move || how(&inner)));
-        } else {
-            how(&self.inner);
-        }
+    /// Has a request answered that asks something. Every one that may touch
+    /// the disk goes through here or [`Self::change`]; `how` gives the reply.
+    fn ask<R: Answer>(
+        &self,
+        asks: Asks,
+        reply: R,
+        how: impl FnOnce(&Inner<V>, &Once<R>) + Send + 'static,
+    ) {
+        let inner = Arc::clone(&self.inner);
+        self.desk.take(asks, reply, false, move |once| how(&inner, &once));
     }
 
-    fn make(&self, parent: INodeNo, name: &OsStr, new: NewInode, reply: ReplyEntry) {
+    /// The same for one that changes something: while writers are slowed down,
+    /// others are answered.
+    fn change<R: Answer>(
+        &self,
+        asks: Asks,
+        reply: R,
+        how: impl FnOnce(&Inner<V>, &Once<R>) + Send + 'static,
+    ) {
+        let inner = Arc::clone(&self.inner);
+        let wait = self.volume().is_behind();
+        self.desk.take(asks, reply, wait, move |once| how(&inner, &once));
+    }
+
+    fn make(&self, asks: Asks, name: &OsStr, new: NewInode, reply: ReplyEntry) {
         let name = name.to_owned();
-        self.change(move |inner| match inner.owned(new) {
-            Some(new) => {
-                let made = inner.volume.make(parent.0, name.as_bytes(), new);
-                inner.changed(parent);
-                inner.reply_entry(made, reply);
-            }
-            None => reply.error(Errno::EOVERFLOW),
+        let parent = INodeNo(asks.ino);
+        self.change(asks, reply, move |inner, reply| {
+            let Some(new) = inner.owned(new) else { return overflow(reply) };
+            let made = inner.volume.make(parent.0, name.as_bytes(), new);
+            inner.changed(parent);
+            inner.tell_entry(made, reply);
         });
     }
 
-    /// Answers when all is durable, and keeps no thread waiting until then.
-    fn sync(&self, reply: ReplyEmpty) {
-        self.volume().sync(Box::new(move |result| done(result, reply)));
+    /// Answers when all is durable, however long it takes, and keeps no
+    /// thread waiting until then.
+    fn sync(&self, asks: Asks, reply: ReplyEmpty) {
+        let reply = self.desk.wait(asks, reply);
+        self.volume().sync(Box::new(move |result| done(result, &reply)));
     }
 }
 
@@ -130,19 +148,40 @@ impl<V: Volume> Inner<V> {
         Some(NewInode { uid, gid, ..new })
     }
 
-    fn reply_entry(&self, made: Result<Attr>, reply: ReplyEntry) {
-        match made {
-            Ok(made) => reply.entry(&FOREVER, &attr(&made, self.owners), Generation(0)),
-            Err(e) => reply.error(errno(&e)),
+    /// Tells of an inode that a name leads to.
+    fn tell_entry(&self, found: Result<Attr>, reply: &Once<ReplyEntry>) {
+        self.tell(found, reply, |reply, found| {
+            reply.entry(&FOREVER, &attr(found, self.owners), Generation(0));
+        });
+    }
+
+    /// The volume counts an inode as told with what it gives out; if the
+    /// kernel was not told, it will not forget it either.
+    fn tell<R: Answer>(&self, found: Result<Attr>, reply: &Once<R>, how: impl FnOnce(R, &Attr)) {
+        let ino = found.as_ref().ok().map(|found| found.ino);
+        let told = reply.settle(found, |reply, found| how(reply, &found));
+        if let (false, Some(ino)) = (told, ino) {
+            self.volume.forget(ino, 1);
         }
     }
 }
 
-fn done(result: Result<()>, reply: ReplyEmpty) {
-    match result {
-        Ok(()) => reply.ok(),
-        Err(e) => reply.error(errno(&e)),
-    }
+fn asks(req: &Request, what: &'static str, ino: INodeNo) -> Asks {
+    Asks { what, ino: ino.0, pid: req.pid() }
+}
+
+/// An owner of this mount has no place among those that are stored.
+fn overflow<R: Answer>(reply: &Once<R>) {
+    reply.give(|reply| reply.fail(Errno::EOVERFLOW));
+}
+
+fn done(result: Result<()>, reply: &Once<ReplyEmpty>) {
+    reply.settle(result, |reply, ()| reply.ok());
+}
+
+/// What is not there is an error.
+fn there<T>(found: Result<Option<T>>) -> Result<T> {
+    found?.ok_or_else(|| Refusal::Missing.into())
 }
 
 /// What a caller asks a new inode to be.
@@ -187,43 +226,40 @@ impl<V: Volume> Filesystem for Shell<V> {
         Ok(())
     }
 
-    fn lookup(&self, _req: &Request, parent: INodeNo, name: &OsStr, reply: ReplyEntry) {
+    fn lookup(&self, req: &Request, parent: INodeNo, name: &OsStr, reply: ReplyEntry) {
         if name.len() > MAX_NAME_LEN {
             return reply.error(Errno::ENAMETOOLONG);
         }
-        match self.volume().lookup(parent.0, name.as_bytes()) {
-            Ok(Some(found)) => {
-                reply.entry(&FOREVER, &attr(&found, self.inner.owners), Generation(0));
-            }
-            // Number 0 with a lifetime: the kernel keeps that there is none.
-            Ok(None) => match self.volume().attr(parent.0) {
-                Ok(Some(like)) => {
-                    let none = Attr { ino: 0, ..like };
-                    reply.entry(&FOREVER, &attr(&none, self.inner.owners), Generation(0));
-                }
-                _ => reply.error(Errno::ENOENT),
-            },
-            Err(e) => reply.error(errno(&e)),
-        }
+        let name = name.to_owned();
+        self.ask(asks(req, "lookup", parent), reply, move |inner, reply| {
+            let found = match inner.volume.lookup(parent.0, name.as_bytes()) {
+                Ok(Some(found)) => return inner.tell_entry(Ok(found), reply),
+                // Number 0 with a lifetime: the kernel keeps that there is none.
+                Ok(None) => there(inner.volume.attr(parent.0)),
+                Err(e) => Err(e),
+            };
+            reply.settle(found, |reply, like| {
+                let none = attr(&Attr { ino: 0, ..like }, inner.owners);
+                reply.entry(&FOREVER, &none, Generation(0));
+            });
+        });
     }
 
-    fn getattr(&self, _req: &Request, ino: INodeNo, _fh: Option<FileHandle>, reply: ReplyAttr) {
-        match self.volume().attr(ino.0) {
-            Ok(Some(found)) => reply.attr(&FOREVER, &attr(&found, self.inner.owners)),
-            Ok(None) => reply.error(Errno::ENOENT),
-            Err(e) => reply.error(errno(&e)),
-        }
+    fn getattr(&self, req: &Request, ino: INodeNo, _fh: Option<FileHandle>, reply: ReplyAttr) {
+        self.ask(asks(req, "getattr", ino), reply, move |inner, reply| {
+            reply.settle(there(inner.volume.attr(ino.0)), |reply, found| {
+                reply.attr(&FOREVER, &attr(&found, inner.owners));
+            });
+        });
     }
 
-    fn readlink(&self, _req: &Request, ino: INodeNo, reply: ReplyData) {
-        match self.volume().attr(ino.0) {
-            Ok(Some(Attr { inode, .. })) => match inode.body {
+    fn readlink(&self, req: &Request, ino: INodeNo, reply: ReplyData) {
+        self.ask(asks(req, "readlink", ino), reply, move |inner, reply| {
+            reply.settle(there(inner.volume.attr(ino.0)), |reply, found| match found.inode.body {
                 Body::Symlink(target) => reply.data(&target),
                 _ => reply.error(Errno::EINVAL),
-            },
-            Ok(None) => reply.error(Errno::ENOENT),
-            Err(e) => reply.error(errno(&e)),
-        }
+            });
+        });
     }
 
     fn open(&self, _req: &Request, _ino: INodeNo, _flags: OpenFlags, reply: ReplyOpen) {
@@ -233,7 +269,7 @@ impl<V: Volume> Filesystem for Shell<V> {
 
     fn read(
         &self,
-        _req: &Request,
+        req: &Request,
         ino: INodeNo,
         _fh: FileHandle,
         offset: u64,
@@ -242,10 +278,10 @@ impl<V: Volume> Filesystem for Shell<V> {
         _lock_owner: Option<LockOwner>,
         reply: ReplyData,
     ) {
-        match self.volume().read(ino.0, offset, size as usize) {
-            Ok(bytes) => reply.data(&bytes),
-            Err(e) => reply.error(errno(&e)),
-        }
+        self.ask(asks(req, "read", ino), reply, move |inner, reply| {
+            let bytes = inner.volume.read(ino.0, offset, size as usize);
+            reply.settle(bytes, |reply, bytes| reply.data(&bytes));
+        });
     }
 
     fn opendir(&self, _req: &Request, _ino: INodeNo, _flags: OpenFlags, reply: ReplyOpen) {
@@ -256,46 +292,56 @@ impl<V: Volume> Filesystem for Shell<V> {
 
     fn readdir(
         &self,
-        _req: &Request,
+        req: &Request,
         ino: INodeNo,
         fh: FileHandle,
         offset: u64,
-        mut reply: ReplyDirectory,
+        reply: ReplyDirectory,
     ) {
-        let result =
-            self.listings.list(self.volume(), ino.0, fh, offset, false, &mut |next, entry| {
+        self.ask(asks(req, "readdir", ino), reply, move |inner, reply| {
+            let add = &mut |next, entry: &DirEntry| {
                 let name = OsStr::from_bytes(&entry.name);
-                reply.add(INodeNo(entry.ino), next, kind(entry.file_type), name)
-            });
-        match result {
-            Ok(()) => reply.ok(),
-            Err(e) => reply.error(errno(&e)),
-        }
+                let add = |reply: &mut ReplyDirectory| {
+                    reply.add(INodeNo(entry.ino), next, kind(entry.file_type), name)
+                };
+                // One that was answered has no room any more.
+                reply.add(add).unwrap_or(true)
+            };
+            let listed = inner.listings.list(&inner.volume, ino.0, fh, offset, false, add);
+            reply.settle(listed, |reply, ()| reply.ok());
+        });
     }
 
     fn readdirplus(
         &self,
-        _req: &Request,
+        req: &Request,
         ino: INodeNo,
         fh: FileHandle,
         offset: u64,
-        mut reply: ReplyDirectoryPlus,
+        reply: ReplyDirectoryPlus,
     ) {
-        let result =
-            self.listings.list(self.volume(), ino.0, fh, offset, true, &mut |next, entry| {
+        self.ask(asks(req, "readdirplus", ino), reply, move |inner, reply| {
+            let mut told = Vec::new();
+            let add = &mut |next, entry: &DirEntry| {
                 let Some(found) = &entry.attr else { return false };
-                let (attr, name) = (attr(found, self.inner.owners), OsStr::from_bytes(&entry.name));
-                let full =
-                    reply.add(INodeNo(found.ino), next, name, &FOREVER, &attr, Generation(0));
+                let attr = attr(found, inner.owners);
+                let (number, name) = (INodeNo(found.ino), OsStr::from_bytes(&entry.name));
+                let add = |reply: &mut ReplyDirectoryPlus| {
+                    reply.add(number, next, name, &FOREVER, &attr, Generation(0))
+                };
+                let full = reply.add(add).unwrap_or(true);
                 if !full && !matches!(entry.name.as_slice(), b"." | b"..") {
-                    self.volume().retain(entry);
+                    inner.volume.retain(entry);
+                    told.push(found.ino);
                 }
                 full
-            });
-        match result {
-            Ok(()) => reply.ok(),
-            Err(e) => reply.error(errno(&e)),
-        }
+            };
+            let listed = inner.listings.list(&inner.volume, ino.0, fh, offset, true, add);
+            let good = listed.is_ok();
+            if !(reply.settle(listed, |reply, ()| reply.ok()) && good) {
+                told.into_iter().for_each(|ino| inner.volume.forget(ino, 1));
+            }
+        });
     }
 
     fn releasedir(
@@ -306,16 +352,16 @@ impl<V: Volume> Filesystem for Shell<V> {
         _flags: OpenFlags,
         reply: ReplyEmpty,
     ) {
-        self.listings.close(fh);
+        self.inner.listings.close(fh);
         reply.ok();
     }
 
-    fn fsyncdir(&self, _: &Request, _: INodeNo, _: FileHandle, _: bool, reply: ReplyEmpty) {
-        self.sync(reply);
+    fn fsyncdir(&self, req: &Request, ino: INodeNo, _: FileHandle, _: bool, reply: ReplyEmpty) {
+        self.sync(asks(req, "fsyncdir", ino), reply);
     }
 
-    fn fsync(&self, _: &Request, _: INodeNo, _: FileHandle, _: bool, reply: ReplyEmpty) {
-        self.sync(reply);
+    fn fsync(&self, req: &Request, ino: INodeNo, _: FileHandle, _: bool, reply: ReplyEmpty) {
+        self.sync(asks(req, "fsync", ino), reply);
     }
 
     fn flush(&self, _: &Request, _: INodeNo, _: FileHandle, _: LockOwner, reply: ReplyEmpty) {
@@ -330,7 +376,7 @@ impl<V: Volume> Filesystem for Shell<V> {
 
     fn setattr(
         &self,
-        _req: &Request,
+        req: &Request,
         ino: INodeNo,
         mode: Option<u32>,
         uid: Option<u32>,
@@ -361,9 +407,10 @@ impl<V: Volume> Filesystem for Shell<V> {
             mtime: mtime.map(when),
             ctime: ctime.map(time_of_request),
         };
-        self.change(move |inner| match inner.volume.set_attr(ino.0, &change) {
-            Ok(now) => reply.attr(&FOREVER, &attr(&now, inner.owners)),
-            Err(e) => reply.error(errno(&e)),
+        self.change(asks(req, "setattr", ino), reply, move |inner, reply| {
+            reply.settle(inner.volume.set_attr(ino.0, &change), |reply, now| {
+                reply.attr(&FOREVER, &attr(&now, inner.owners));
+            });
         });
     }
 
@@ -385,7 +432,7 @@ impl<V: Volume> Filesystem for Shell<V> {
             Ok(FileType::BlockDevice) => Body::Device { block: true, number: device_number(rdev) },
             _ => return reply.error(Errno::EINVAL),
         };
-        self.make(parent, name, new_inode(req, mode, umask, body), reply);
+        self.make(asks(req, "mknod", parent), name, new_inode(req, mode, umask, body), reply);
     }
 
     fn mkdir(
@@ -398,7 +445,7 @@ impl<V: Volume> Filesystem for Shell<V> {
         reply: ReplyEntry,
     ) {
         let new = new_inode(req, mode, umask, Body::Directory);
-        self.make(parent, name, new, reply);
+        self.make(asks(req, "mkdir", parent), name, new, reply);
     }
 
     fn symlink(
@@ -410,7 +457,7 @@ impl<V: Volume> Filesystem for Shell<V> {
         reply: ReplyEntry,
     ) {
         let body = Body::Symlink(target.as_os_str().as_bytes().to_vec());
-        self.make(parent, name, new_inode(req, 0o777, 0, body), reply);
+        self.make(asks(req, "symlink", parent), name, new_inode(req, 0o777, 0, body), reply);
     }
 
     fn create(
@@ -424,41 +471,39 @@ impl<V: Volume> Filesystem for Shell<V> {
         reply: ReplyCreate,
     ) {
         let (name, new) = (name.to_owned(), new_inode(req, mode, umask, Body::Extents(0)));
-        self.change(move |inner| {
-            let Some(new) = inner.owned(new) else { return reply.error(Errno::EOVERFLOW) };
-            match inner.volume.make(parent.0, name.as_bytes(), new) {
-                Ok(made) => {
-                    inner.changed(parent);
-                    let made = attr(&made, inner.owners);
-                    let flags = FopenFlags::FOPEN_KEEP_CACHE;
-                    reply.created(&FOREVER, &made, Generation(0), FileHandle(0), flags);
-                }
-                Err(e) => reply.error(errno(&e)),
-            }
+        self.change(asks(req, "create", parent), reply, move |inner, reply| {
+            let Some(new) = inner.owned(new) else { return overflow(reply) };
+            let made = inner.volume.make(parent.0, name.as_bytes(), new);
+            inner.changed(parent);
+            inner.tell(made, reply, |reply, made| {
+                let made = attr(made, inner.owners);
+                let flags = FopenFlags::FOPEN_KEEP_CACHE;
+                reply.created(&FOREVER, &made, Generation(0), FileHandle(0), flags);
+            });
         });
     }
 
-    fn link(&self, _: &Request, ino: INodeNo, to: INodeNo, name: &OsStr, reply: ReplyEntry) {
+    fn link(&self, req: &Request, ino: INodeNo, to: INodeNo, name: &OsStr, reply: ReplyEntry) {
         let name = name.to_owned();
-        self.change(move |inner| {
+        self.change(asks(req, "link", ino), reply, move |inner, reply| {
             let linked = inner.volume.link(ino.0, to.0, name.as_bytes());
             inner.changed(to);
-            inner.reply_entry(linked, reply);
+            inner.tell_entry(linked, reply);
         });
     }
 
-    fn unlink(&self, _req: &Request, parent: INodeNo, name: &OsStr, reply: ReplyEmpty) {
+    fn unlink(&self, req: &Request, parent: INodeNo, name: &OsStr, reply: ReplyEmpty) {
         let name = name.to_owned();
-        self.change(move |inner| {
+        self.change(asks(req, "unlink", parent), reply, move |inner, reply| {
             let gone = inner.volume.unlink(parent.0, name.as_bytes(), false);
             inner.changed(parent);
             done(gone, reply);
         });
     }
 
-    fn rmdir(&self, _req: &Request, parent: INodeNo, name: &OsStr, reply: ReplyEmpty) {
+    fn rmdir(&self, req: &Request, parent: INodeNo, name: &OsStr, reply: ReplyEmpty) {
         let name = name.to_owned();
-        self.change(move |inner| {
+        self.change(asks(req, "rmdir", parent), reply, move |inner, reply| {
             let gone = inner.volume.unlink(parent.0, name.as_bytes(), true);
             inner.changed(parent);
             done(gone, reply);
@@ -467,7 +512,7 @@ impl<V: Volume> Filesystem for Shell<V> {
 
     fn rename(
         &self,
-        _req: &Request,
+        req: &Request,
         parent: INodeNo,
         name: &OsStr,
         newparent: INodeNo,
@@ -485,7 +530,7 @@ impl<V: Volume> Filesystem for Shell<V> {
             return reply.error(Errno::EINVAL);
         };
         let (name, newname) = (name.to_owned(), newname.to_owned());
-        self.change(move |inner| {
+        self.change(asks(req, "rename", parent), reply, move |inner, reply| {
             let (from, to) = ((parent.0, name.as_bytes()), (newparent.0, newname.as_bytes()));
             let renamed = inner.volume.rename(from, to, mode);
             inner.changed(parent);
@@ -498,7 +543,7 @@ impl<V: Volume> Filesystem for Shell<V> {
 
     fn write(
         &self,
-        _req: &Request,
+        req: &Request,
         ino: INodeNo,
         _fh: FileHandle,
         offset: u64,
@@ -510,18 +555,18 @@ impl<V: Volume> Filesystem for Shell<V> {
     ) {
         let cached = write_flags.contains(WriteFlags::FUSE_WRITE_CACHE);
         let data = data.to_vec();
-        self.change(move |inner| {
+        // What the kernel gathered is not only of whom it asks for.
+        let asks = Asks { pid: if cached { 0 } else { req.pid() }, ..asks(req, "write", ino) };
+        self.change(asks, reply, move |inner, reply| {
             let len = data.len() as u32;
-            match inner.volume.write(ino.0, offset, data, cached) {
-                Ok(()) => reply.written(len),
-                Err(e) => reply.error(errno(&e)),
-            }
+            let written = inner.volume.write(ino.0, offset, data, cached);
+            reply.settle(written, |reply, ()| reply.written(len));
         });
     }
 
     fn setxattr(
         &self,
-        _req: &Request,
+        req: &Request,
         ino: INodeNo,
         name: &OsStr,
         value: &[u8],
@@ -539,21 +584,21 @@ impl<V: Volume> Filesystem for Shell<V> {
             return reply.error(Errno::EOVERFLOW);
         };
         let name = name.to_owned();
-        self.change(move |inner| {
+        self.change(asks(req, "setxattr", ino), reply, move |inner, reply| {
             done(inner.volume.set_xattr(ino.0, name.as_bytes(), &value, mode), reply);
         });
     }
 
-    fn removexattr(&self, _req: &Request, ino: INodeNo, name: &OsStr, reply: ReplyEmpty) {
+    fn removexattr(&self, req: &Request, ino: INodeNo, name: &OsStr, reply: ReplyEmpty) {
         let name = name.to_owned();
-        self.change(move |inner| {
+        self.change(asks(req, "removexattr", ino), reply, move |inner, reply| {
             done(inner.volume.remove_xattr(ino.0, name.as_bytes()), reply);
         });
     }
 
-    fn statfs(&self, _req: &Request, _ino: INodeNo, reply: ReplyStatfs) {
-        match self.volume().space() {
-            Ok(space) => {
+    fn statfs(&self, req: &Request, ino: INodeNo, reply: ReplyStatfs) {
+        self.ask(asks(req, "statfs", ino), reply, |inner, reply| {
+            reply.settle(inner.volume.space(), |reply, space| {
                 let blocks = |bytes: u64| bytes.div_ceil(u64::from(BLOCK_LEN));
                 reply.statfs(
                     blocks(space.bytes),
@@ -565,34 +610,33 @@ impl<V: Volume> Filesystem for Shell<V> {
                     MAX_NAME_LEN as u32,
                     BLOCK_LEN,
                 );
-            }
-            Err(e) => reply.error(errno(&e)),
-        }
+            });
+        });
     }
 
-    fn getxattr(&self, _req: &Request, ino: INodeNo, name: &OsStr, size: u32, reply: ReplyXattr) {
-        match self.volume().xattr(ino.0, name.as_bytes()) {
-            Ok(Some(value)) => {
-                sized(&self.inner.owners.xattr_shown(name.as_bytes(), value), size, reply);
-            }
-            Ok(None) => reply.error(Errno::NO_XATTR),
-            Err(e) => reply.error(errno(&e)),
-        }
+    fn getxattr(&self, req: &Request, ino: INodeNo, name: &OsStr, size: u32, reply: ReplyXattr) {
+        let name = name.to_owned();
+        self.ask(asks(req, "getxattr", ino), reply, move |inner, reply| {
+            let value = inner.volume.xattr(ino.0, name.as_bytes());
+            let value = value.and_then(|value| Ok(value.ok_or(Refusal::NoAttribute)?));
+            reply.settle(value, |reply, value| {
+                sized(&inner.owners.xattr_shown(name.as_bytes(), value), size, reply);
+            });
+        });
     }
 
-    fn listxattr(&self, _req: &Request, ino: INodeNo, size: u32, reply: ReplyXattr) {
-        match self.volume().xattrs(ino.0) {
-            Ok(names) => {
+    fn listxattr(&self, req: &Request, ino: INodeNo, size: u32, reply: ReplyXattr) {
+        self.ask(asks(req, "listxattr", ino), reply, move |inner, reply| {
+            reply.settle(inner.volume.xattrs(ino.0), |reply, names| {
                 let list: Vec<u8> = names.into_iter().flat_map(|n| [n, vec![0]].concat()).collect();
                 sized(&list, size, reply);
-            }
-            Err(e) => reply.error(errno(&e)),
-        }
+            });
+        });
     }
 
     fn lseek(
         &self,
-        _req: &Request,
+        req: &Request,
         ino: INodeNo,
         _fh: FileHandle,
         offset: i64,
@@ -611,11 +655,13 @@ impl<V: Volume> Filesystem for Shell<V> {
         if whence != SEEK_DATA && whence != SEEK_HOLE {
             return reply.error(Errno::EINVAL);
         }
-        match self.volume().seek(ino.0, offset, whence == SEEK_HOLE) {
-            Ok(Some(at)) => reply.offset(i64::try_from(at).unwrap_or(i64::MAX)),
-            Ok(None) => reply.error(Errno::ENXIO),
-            Err(e) => reply.error(errno(&e)),
-        }
+        self.ask(asks(req, "lseek", ino), reply, move |inner, reply| {
+            let found = inner.volume.seek(ino.0, offset, whence == SEEK_HOLE);
+            reply.settle(found, |reply, at| match at {
+                Some(at) => reply.offset(i64::try_from(at).unwrap_or(i64::MAX)),
+                None => reply.error(Errno::ENXIO),
+            });
+        });
     }
 }
 

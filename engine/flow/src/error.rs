@@ -104,6 +104,9 @@ pub enum FlowError {
         /// What keeps it from being published.
         why: Arc<Self>,
     },
+    /// Whoever asked was told that it failed, and waits no longer.
+    #[error("it took too long, and nobody waits for it any more")]
+    GivenUp,
     /// The user stopped it.
     #[error("interrupted")]
     Interrupted,
@@ -225,6 +228,7 @@ impl FlowError {
             Self::Refused(Refusal::NoSpace | Refusal::Quota) => Kind::Full,
             Self::Refused(_) => Kind::Usage,
             Self::Stalled { why } => why.kind(),
+            Self::GivenUp => Kind::Failed,
             Self::Interrupted => Kind::Interrupted,
         }
     }

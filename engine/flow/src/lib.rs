@@ -8,6 +8,7 @@
 
 mod acl;
 pub mod archive;
+pub mod asker;
 mod create;
 mod dedup;
 mod diff;

@@ -10,6 +10,7 @@
 //! Tested by `engine/flow/tests/model_live.rs` and `crash_live.rs`.
 
 use crate::archive::ReadKeys;
+use crate::asker;
 use crate::error::{FlowError, Result};
 use crate::ingest;
 use crate::overlay::{Layer, Layers, Piece, Pieces};
@@ -259,6 +260,9 @@ impl Live {
         if self.closed.load(Ordering::Acquire) {
             return Err(FlowError::Lost { what: "portal, which is closed," });
         }
+        // Not before: this may have waited long for what holds the order, and
+        // whoever was told so may have tried again behind it.
+        asker::still_waits()?;
         self.journal.append(&entry);
         let mut state = self.write_state();
         changes.into_iter().for_each(|change| state.active.apply(change));

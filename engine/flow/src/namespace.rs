@@ -7,6 +7,7 @@
 //! has no name. Tested by `tests/tests/portal.rs`.
 
 use crate::acl::{self, Acl};
+use crate::asker;
 use crate::error::{Refusal, Result};
 use crate::limits::ORPHAN_BYTES;
 use crate::live::{Content, Live};
@@ -410,6 +411,7 @@ impl Namespace {
     fn change(&self, file: FileId, changes: Vec<Change>) -> Result<()> {
         let mut changes = Some(changes);
         let done = self.of_orphan(file, |orphan| {
+            asker::still_waits()?;
             changes.take().into_iter().flatten().for_each(|change| orphan.apply(change));
             if orphan.content.pieces.bytes() > ORPHAN_BYTES {
                 orphan.content.stash(&self.live)?;

@@ -8,6 +8,7 @@
 //! to bound memory and the next start. Never: lets two processes open one
 //! state. Tested by `tests/tests/portal.rs` and `kill.rs`.
 
+use crate::asker;
 use crate::error::{FlowError, Refusal, Result};
 use crate::limits::{
     PUBLISH_AFTER, PUBLISH_BYTES, PUBLISH_CHANGES, PUBLISH_QUIET, SWEEP_AFTER_OPEN, SWEEP_BYTES,
@@ -388,6 +389,7 @@ impl Portal {
             if !self.is_over(HARD_LIMIT) && Instant::now() >= until {
                 return Ok(());
             }
+            asker::still_waits()?;
             drop(self.published.wait_timeout(work, SLOWED_DOWN / 4));
         }
         Ok(())

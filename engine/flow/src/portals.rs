@@ -19,7 +19,7 @@ use std::num::NonZeroU64;
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use warp_cache::disk::HostDisk;
+use warp_cache::disk::{Disk, HostDisk};
 use warp_format::portal::{MAX_PORTAL_NAME_LEN, PortalRecord};
 use warp_format::{Keyring, PortalId, Secret};
 
@@ -185,7 +185,7 @@ impl Portals {
     fn make(&self, record: &PortalRecord, directory: &Path, uid: u32, gid: u32) -> Result<()> {
         let state = directory.join(STATE);
         make_private_dir(&state).map_err(|e| FlowError::io(&state, e))?;
-        let names = Namespace::new(self.open_state(record, &state)?);
+        let names = Namespace::new(self.open_state(record, &state, |disk| disk)?);
         names.make_root(uid, gid)?;
         names.live.publish()?;
         let path = directory.join(RECORD);
@@ -193,7 +193,12 @@ impl Portals {
         write_private(&path, &bytes).map_err(|e| FlowError::io(&path, e))
     }
 
-    fn open_state(&self, record: &PortalRecord, state: &Path) -> Result<Live> {
+    fn open_state(
+        &self,
+        record: &PortalRecord,
+        state: &Path,
+        over: impl FnOnce(Arc<dyn Disk>) -> Arc<dyn Disk>,
+    ) -> Result<Live> {
         let disk = HostDisk::new(state.into()).map_err(|e| FlowError::io(state, e))?;
         let secrets = PortalSecrets {
             portal: record.id,
@@ -203,15 +208,25 @@ impl Portals {
         };
         let fresh = Fresh { nonces: random_array()?, incarnation: random_array()? };
         let pack_len = space::pack_len(space::disk_size(state)?);
-        Live::open_with(Arc::new(disk), secrets, fresh, pack_len)
+        Live::open_with(over(Arc::new(disk)), secrets, fresh, pack_len)
     }
 
     /// Opens a portal's state: `FlowError::InUse` if another process has it.
     pub fn open(&self, name: &str) -> Result<Arc<Portal>> {
+        self.open_over(name, |disk| disk)
+    }
+
+    /// The same on what `over` makes of the host's disk: one that stalls, or
+    /// fails.
+    pub fn open_over(
+        &self,
+        name: &str,
+        over: impl FnOnce(Arc<dyn Disk>) -> Arc<dyn Disk>,
+    ) -> Result<Arc<Portal>> {
         let (record, directory) = self.record(name)?;
         let lock = lock(&directory.join(LOCK), name, false)?;
         let state = directory.join(STATE);
-        let live = self.open_state(&record, &state)?;
+        let live = self.open_state(&record, &state, over)?;
         Portal::start(live, state, record.quota, lock)
     }
 
