@@ -28,7 +28,7 @@ use std::time::{Duration, SystemTime};
 use warp_flow::volume::{Attr, DirEntry, NewInode, RenameMode, SetAttr, Volume, When, XattrMode};
 use warp_flow::{Refusal, Result};
 use warp_format::limits::MAX_NAME_LEN;
-use warp_format::record::{Body, FileType};
+use warp_format::record::{Body, FileType, NO_DIRECTORIES};
 
 /// How long the kernel may keep what nobody else changes.
 const FOREVER: Duration = Duration::from_secs(365 * 24 * 3600);
@@ -444,7 +444,7 @@ impl<V: Volume> Filesystem for Shell<V> {
         umask: u32,
         reply: ReplyEntry,
     ) {
-        let new = new_inode(req, mode, umask, Body::Directory);
+        let new = new_inode(req, mode, umask, Body::Directory(NO_DIRECTORIES));
         self.make(asks(req, "mkdir", parent), name, new, reply);
     }
 

@@ -22,7 +22,7 @@ use warp_cache::store::Swept;
 use warp_format::change::Change;
 use warp_format::limits::{MAX_FILE_SIZE, MAX_NAME_LEN, MAX_SYMLINK_LEN, MAX_XATTR_LEN};
 use warp_format::record::{
-    Body, Dentry, FileType, Inode, Key, KeyKind, Name, Record, Stamp, Time, Xattr,
+    Body, Dentry, FileType, Inode, Key, KeyKind, NO_DIRECTORIES, Name, Record, Stamp, Time, Xattr,
 };
 use warp_format::{ChunkId, DeviceTag, FileId, NameHash};
 
@@ -84,6 +84,15 @@ fn new_name(name: &[u8]) -> Result<Name> {
     Name::new(name).map_err(|_| Refusal::Invalid.into())
 }
 
+/// How many more directories a rename leaves where it takes the name from,
+/// and where it puts it.
+fn directories_moved(moved: &Dentry, there: Option<&Dentry>, mode: RenameMode) -> (i64, i64) {
+    let count = |dentry: &Dentry| i64::from(dentry.file_type == FileType::Directory);
+    let (moved, there) = (count(moved), there.map_or(0, count));
+    let back = if mode == RenameMode::Exchange { there } else { 0 };
+    (back - moved, moved - there)
+}
+
 impl Namespace {
     pub(crate) fn new(live: Live) -> Self {
         let device = live.secrets.signing_key().device_id().tag();
@@ -121,7 +130,13 @@ impl Namespace {
 
     /// Makes the root of a new portal.
     pub(crate) fn make_root(&self, uid: u32, gid: u32) -> Result<()> {
-        let new = NewInode { permissions: 0o755, umask: 0, uid, gid, body: Body::Directory };
+        let new = NewInode {
+            permissions: 0o755,
+            umask: 0,
+            uid,
+            gid,
+            body: Body::Directory(NO_DIRECTORIES),
+        };
         let inode = self.new_inode(&new, new.permissions, gid);
         self.live.apply(vec![put_inode(FileId::ROOT, inode)])
     }
@@ -204,6 +219,16 @@ impl Namespace {
         Inode { stamp: self.stamp(), mtime, ctime: Some(time), body, ..inode }
     }
 
+    /// A directory in which names were changed, and so many more directories
+    /// are now.
+    fn renamed_in(&self, directory: Inode, more: i64) -> Inode {
+        let mut inode = self.touched(directory, true);
+        if let Body::Directory(links) = &mut inode.body {
+            *links = links.saturating_add_signed(more).max(NO_DIRECTORIES);
+        }
+        inode
+    }
+
     pub(crate) fn make(&self, parent: FileId, name: &[u8], new: &NewInode) -> Result<FileId> {
         let name = new_name(name)?;
         if let Body::Symlink(target) = &new.body
@@ -216,7 +241,7 @@ impl Namespace {
         if self.lookup(parent, name.as_bytes())?.is_some() {
             return Err(Refusal::Exists.into());
         }
-        let is_directory = matches!(new.body, Body::Directory);
+        let is_directory = matches!(new.body, Body::Directory(_));
         let passes_group = directory.permissions & SET_GID != 0;
         let gid = if passes_group { directory.gid } else { new.gid };
         let file = self.live.new_file();
@@ -241,7 +266,8 @@ impl Namespace {
         let file_type = inode.file_type();
         changes.push(put_inode(file, inode));
         changes.extend(self.name(parent, name, file, file_type));
-        changes.push(put_inode(parent, self.touched(directory, true)));
+        let above = self.renamed_in(directory, i64::from(is_directory));
+        changes.push(put_inode(parent, above));
         self.live.apply(changes)?;
         Ok(file)
     }
@@ -276,7 +302,8 @@ impl Namespace {
             _ => {}
         }
         let (mut changes, orphan) = self.release(parent, &dentry)?;
-        changes.push(put_inode(parent, self.touched(above, true)));
+        let above = self.renamed_in(above, -i64::from(directory));
+        changes.push(put_inode(parent, above));
         self.apply_and_leave(changes, orphan)
     }
 
@@ -330,6 +357,7 @@ impl Namespace {
         let (source, target) = (self.directory(from.0)?, self.directory(to.0)?);
         let moved = self.lookup(from.0, from.1)?.ok_or(Refusal::Missing)?;
         let there = self.lookup(to.0, to.1)?;
+        let more = directories_moved(&moved, there.as_ref(), mode);
         let mut changes = Vec::from(self.unname(from.0, &moved));
         let mut orphan = None;
         match (mode, there) {
@@ -360,10 +388,12 @@ impl Namespace {
         let inode = self.existing(moved.file)?.inode;
         changes.extend(self.name(to.0, new, moved.file, moved.file_type));
         changes.push(put_inode(moved.file, self.touched(inode, false)));
-        if from.0 != to.0 {
-            changes.push(put_inode(from.0, self.touched(source, true)));
+        if from.0 == to.0 {
+            changes.push(put_inode(to.0, self.renamed_in(target, more.0 + more.1)));
+        } else {
+            changes.push(put_inode(from.0, self.renamed_in(source, more.0)));
+            changes.push(put_inode(to.0, self.renamed_in(target, more.1)));
         }
-        changes.push(put_inode(to.0, self.touched(target, true)));
         self.apply_and_leave(changes, orphan)
     }
 

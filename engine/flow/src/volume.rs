@@ -8,7 +8,7 @@ use crate::archive::ArchiveFile;
 use crate::error::{FlowError, Refusal, Result};
 use crate::reader::{Attributes, TreeReader, check_type};
 use crate::source::ChunkSource;
-use warp_format::record::{Body, Dentry, FileType, Inode, Stamp, Time};
+use warp_format::record::{Body, Dentry, FileType, Inode, Stamp, Time, UNCOUNTED};
 use warp_format::{FileId, FormatError, NameHash};
 
 /// Attributes as `stat` shows them.
@@ -285,7 +285,7 @@ fn plain_root() -> Attributes {
         atime: None,
         btime: None,
         versions: Vec::new(),
-        body: Body::Directory,
+        body: Body::Directory(UNCOUNTED),
     };
     Attributes { inode, links: 1 }
 }
