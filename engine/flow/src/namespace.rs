@@ -6,6 +6,10 @@
 //! an inode, and each inode knows its names. Never: publishes an inode that
 //! has no name. Tested by `tests/tests/portal.rs`.
 
+mod ranges;
+
+pub(crate) use ranges::COPY_BYTES;
+
 use crate::acl::{self, Acl};
 use crate::asker;
 use crate::error::{Refusal, Result};
@@ -483,15 +487,7 @@ impl Namespace {
 
     pub(crate) fn read(&self, file: FileId, offset: u64, len: usize) -> Result<Vec<u8>> {
         let end = offset.saturating_add(len as u64);
-        let orphan = || {
-            let part = |o: &mut Orphan| (o.inode.clone(), o.content.between(offset, end));
-            self.of_orphan(file, part)
-        };
-        let found = self.live.file(file, offset, end)?.or_else(orphan);
-        let (inode, content) = found.ok_or(Refusal::Missing)?;
-        if inode.file_type() != FileType::Regular {
-            return Err(Refusal::Invalid.into());
-        }
+        let (inode, content) = self.regular(file, offset, end)?;
         let len = inode.size.min(end).saturating_sub(offset) as usize;
         content.read(&self.live, offset, len)
     }
@@ -503,13 +499,14 @@ impl Namespace {
 
     /// Lets go of the trees that open files without a name were in: one such
     /// file would keep all that was there when it was deleted. Gives the
-    /// chunks that those files need.
+    /// chunks that those files need, and what was cloned and is in no tree.
     fn detach_orphans(&self) -> Result<Vec<ChunkId>> {
         // Who is about to leave one has done so, or has not begun.
         let changing = self.changing();
         let orphans: Vec<_> = self.orphans().values().map(Arc::clone).collect();
+        // At the same moment: a clone moves from one to the other.
+        let mut chunks = self.live.referenced_chunks();
         drop(changing);
-        let mut chunks = Vec::new();
         for orphan in orphans {
             let mut orphan = orphan.lock().unwrap_or_else(PoisonError::into_inner);
             orphan.content.detach()?;
@@ -646,6 +643,9 @@ impl Orphan {
             Change::Put(_, Record::Xattr(xattr)) => {
                 self.xattrs.retain(|other| other.name != xattr.name);
                 self.xattrs.push(xattr);
+            }
+            Change::Put(Key { kind: KeyKind::Extent(at), .. }, Record::Extent(extent)) => {
+                self.content.pieces.place(at, extent);
             }
             Change::Write { offset, bytes, .. } => self.content.pieces.write(offset, bytes),
             Change::Clear { from, to, .. } => self.content.pieces.clear(from, to),
