@@ -26,6 +26,11 @@ pub(crate) fn attr(from: &Attr, owners: Owners) -> FileAttr {
         _ => inode.size,
     };
     let (uid, gid) = owners.shown(inode.uid, inode.gid);
+    let nlink = match inode.body {
+        // A removed one that is open has none.
+        Body::Directory(links) if from.links > 0 => u32::try_from(links).unwrap_or(u32::MAX),
+        _ => from.links,
+    };
     let rdev = match inode.body {
         // FUSE carries device numbers in 32 bits, in the kernel's packing.
         Body::Device { number, .. } => {
@@ -44,7 +49,7 @@ pub(crate) fn attr(from: &Attr, owners: Owners) -> FileAttr {
         crtime: UNIX_EPOCH,
         kind: kind(inode.file_type()),
         perm: inode.permissions,
-        nlink: from.links,
+        nlink,
         uid,
         gid,
         rdev,

@@ -13,10 +13,10 @@ use crate::desk::{Answer, Asks, Desk, Once};
 use crate::listing::Listings;
 use crate::owners::Owners;
 use fuser::{
-    BsdFileFlags, Errno, FileHandle, Filesystem, FopenFlags, Generation, INodeNo, InitFlags,
-    KernelConfig, LockOwner, Notifier, OpenFlags, RenameFlags, ReplyAttr, ReplyCreate, ReplyData,
-    ReplyDirectory, ReplyDirectoryPlus, ReplyEmpty, ReplyEntry, ReplyLseek, ReplyOpen, ReplyStatfs,
-    ReplyWrite, ReplyXattr, Request, TimeOrNow, WriteFlags,
+    BsdFileFlags, CopyFileRangeFlags, Errno, FileHandle, Filesystem, FopenFlags, Generation,
+    INodeNo, InitFlags, KernelConfig, LockOwner, Notifier, OpenFlags, RenameFlags, ReplyAttr,
+    ReplyCreate, ReplyData, ReplyDirectory, ReplyDirectoryPlus, ReplyEmpty, ReplyEntry, ReplyLseek,
+    ReplyOpen, ReplyStatfs, ReplyWrite, ReplyXattr, Request, TimeOrNow, WriteFlags,
 };
 use std::ffi::OsStr;
 use std::io;
@@ -25,10 +25,12 @@ use std::path::Path;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, OnceLock};
 use std::time::{Duration, SystemTime};
-use warp_flow::volume::{Attr, DirEntry, NewInode, RenameMode, SetAttr, Volume, When, XattrMode};
+use warp_flow::volume::{
+    Allocate, Attr, DirEntry, NewInode, RenameMode, SetAttr, Volume, When, XattrMode,
+};
 use warp_flow::{Refusal, Result};
 use warp_format::limits::MAX_NAME_LEN;
-use warp_format::record::{Body, FileType};
+use warp_format::record::{Body, FileType, NO_DIRECTORIES};
 
 /// How long the kernel may keep what nobody else changes.
 const FOREVER: Duration = Duration::from_secs(365 * 24 * 3600);
@@ -444,7 +446,7 @@ impl<V: Volume> Filesystem for Shell<V> {
         umask: u32,
         reply: ReplyEntry,
     ) {
-        let new = new_inode(req, mode, umask, Body::Directory);
+        let new = new_inode(req, mode, umask, Body::Directory(NO_DIRECTORIES));
         self.make(asks(req, "mkdir", parent), name, new, reply);
     }
 
@@ -564,6 +566,46 @@ impl<V: Volume> Filesystem for Shell<V> {
         });
     }
 
+    fn fallocate(
+        &self,
+        req: &Request,
+        ino: INodeNo,
+        _fh: FileHandle,
+        offset: u64,
+        length: u64,
+        mode: i32,
+        reply: ReplyEmpty,
+    ) {
+        let Some(how) = allocate(mode) else { return reply.error(Errno::EOPNOTSUPP) };
+        let Some(end) = offset.checked_add(length) else { return reply.error(Errno::EFBIG) };
+        self.change(asks(req, "fallocate", ino), reply, move |inner, reply| {
+            done(inner.volume.allocate(ino.0, offset..end, how), reply);
+        });
+    }
+
+    fn copy_file_range(
+        &self,
+        req: &Request,
+        ino_in: INodeNo,
+        _fh_in: FileHandle,
+        offset_in: u64,
+        ino_out: INodeNo,
+        _fh_out: FileHandle,
+        offset_out: u64,
+        len: u64,
+        _flags: CopyFileRangeFlags,
+        reply: ReplyWrite,
+    ) {
+        // The answer has 32 bits.
+        let len = len.min(u64::from(u32::MAX));
+        self.change(asks(req, "copy_file_range", ino_out), reply, move |inner, reply| {
+            let copied = inner.volume.copy((ino_in.0, offset_in), (ino_out.0, offset_out), len);
+            reply.settle(copied, |reply, len| {
+                reply.written(u32::try_from(len).unwrap_or(u32::MAX));
+            });
+        });
+    }
+
     fn setxattr(
         &self,
         req: &Request,
@@ -662,6 +704,20 @@ impl<V: Volume> Filesystem for Shell<V> {
                 None => reply.error(Errno::ENXIO),
             });
         });
+    }
+}
+
+/// What a request to allocate asks for; `None`: nothing that there is.
+fn allocate(mode: i32) -> Option<Allocate> {
+    const KEEP_SIZE: i32 = 1;
+    const PUNCH_HOLE: i32 = 2;
+    const ZERO_RANGE: i32 = 16;
+    let keep_size = mode & KEEP_SIZE != 0;
+    match mode & !KEEP_SIZE {
+        0 => Some(Allocate::Reserve { keep_size }),
+        PUNCH_HOLE if keep_size => Some(Allocate::Punch),
+        ZERO_RANGE => Some(Allocate::Zero { keep_size }),
+        _ => None,
     }
 }
 

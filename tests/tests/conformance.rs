@@ -19,9 +19,7 @@ use warp_tests::suite::{lines_with, suite, with_users};
 /// features which FUSE lacks, one a line, sorted.
 const SKIPPED: &str = include_str!("../data/pjdfstest-skipped.txt");
 /// Fewer passed cases mean that the suite itself has lost some.
-const PASSED_MIN: usize = 373;
-/// What a portal does not do yet.
-const NOT_YET: [&str; 1] = ["rename::updates_link_parent"];
+const PASSED_MIN: usize = 375;
 
 #[test]
 fn a_mounted_portal_passes_pjdfstest() {
@@ -49,14 +47,7 @@ fn a_mounted_portal_passes_pjdfstest() {
         let words = rows.filter_map(|line| line.rsplit_once(' '));
         words.filter(|(_, last)| *last == word).map(|(name, _)| name.trim()).collect()
     };
-    let mut failed = cases("FAILED");
-    let before = failed.len();
-    failed.retain(|name| !NOT_YET.contains(name));
-    assert_eq!(
-        before - failed.len(),
-        NOT_YET.len(),
-        "it does what it did not: take it off the list"
-    );
+    let failed = cases("FAILED");
     let from_first = text.lines().skip_while(|line| !line.contains("FAILED"));
     let why = from_first.take(20).collect::<Vec<_>>().join("\n");
     assert!(failed.is_empty(), "failed: {failed:#?}\n{why}");
@@ -81,8 +72,8 @@ write = 10
 truncate = 5
 fsync = 0.5
 fdatasync = 0.5
-posix_fallocate = 0
-punch_hole = 0
+posix_fallocate = 5
+punch_hole = 5
 sendfile = 2
 posix_fadvise = 1
 copy_file_range = 5

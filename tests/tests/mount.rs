@@ -282,6 +282,8 @@ fn a_mounted_hard_link_is_the_same_inode() {
     }
     assert_eq!(stat("links/soft").ino(), stat("links/soft-too").ino());
     assert_eq!(stat("links/soft").nlink(), 2);
+    // Nobody counted the directories in it.
+    assert_eq!(stat("links").nlink(), 1);
     assert_ne!(stat("sizes/text-1").ino(), stat("sizes/noise-1").ino());
     place.umount();
 }

@@ -31,7 +31,8 @@ use warp_format::codec::{Level, Packer};
 use warp_format::keys::{ArgonCost, PassphraseSlot, SigningKey};
 use warp_format::limits::{INLINE_LEN, MAX_SYMLINK_LEN};
 use warp_format::record::{
-    Body, Dentry, Extent, FileType, Inode, Key, KeyKind, Name, Record, Stamp, Summary, Time, Xattr,
+    Body, Dentry, Extent, FileType, Inode, Key, KeyKind, Name, Record, Stamp, Summary, Time,
+    UNCOUNTED, Xattr,
 };
 use warp_format::tree::Builder;
 use warp_format::{
@@ -306,7 +307,7 @@ impl<'a> Reader<'a> {
             let fd = open_dir(&path).map_err(|e| FlowError::io(&path, e))?;
             let stat = fs::fstat(&fd).map_err(|e| FlowError::io(&path, e))?;
             let xattrs = xattr::read_all(&fd).map_err(|e| FlowError::io(&path, e))?;
-            self.put_inode(FileId::ROOT, &stat, Body::Directory);
+            self.put_inode(FileId::ROOT, &stat, Body::Directory(UNCOUNTED));
             self.put_xattrs(FileId::ROOT, xattrs);
         }
         self.put_dentries(FileId::ROOT, 0, ahead);
@@ -406,7 +407,7 @@ impl<'a> Reader<'a> {
         let body = match entry.file_type {
             // Replaced in `regular`, which looks for holes first.
             FileType::Regular => Body::Extents(0),
-            FileType::Directory => Body::Directory,
+            FileType::Directory => Body::Directory(UNCOUNTED),
             FileType::Symlink => Body::Symlink(read_link(parent, name).map_err(at)?),
             FileType::Fifo => Body::Fifo,
             FileType::Socket => Body::Socket,

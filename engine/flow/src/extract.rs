@@ -595,7 +595,7 @@ fn make<S: ChunkSource>(reader: &TreeReader<S>, job: &Job, force: bool) -> Resul
     let name = OsStr::from_bytes(job.name.as_bytes());
     match &job.inode.body {
         Body::Extents(_) | Body::Inline(_) => regular(reader, job, force, &xattrs),
-        Body::Directory => unreachable!("directories are made by the walk"),
+        Body::Directory(_) => unreachable!("directories are made by the walk"),
         body => {
             replace(job, force, || match body {
                 Body::Symlink(target) => fs::symlinkat(OsStr::from_bytes(target), &*job.dir, name),

@@ -10,18 +10,16 @@
 //! was written is cut into chunks.
 
 use crate::error::Result;
-use crate::live::{Below, Stored};
+use crate::live::{Below, Stored, Tree};
 use crate::overlay::{Layer, Piece, Pieces};
 use crate::publish::Writer;
-use crate::reader::TreeReader;
+use crate::reader::Opened;
 use std::collections::{BTreeMap, HashMap};
-use std::sync::Arc;
-use warp_cache::store::Store;
 use warp_format::chunk::{CutRule, GroupRule, SMALL_FILE_LEN};
 use warp_format::dedup::Part;
 use warp_format::limits::INLINE_LEN;
 use warp_format::record::{Body, Extent, Inode, Key, KeyKind, Record};
-use warp_format::{ContentHash, FileId};
+use warp_format::{ChunkRef, ContentHash, FileId, FormatError};
 
 /// Changes of a tree's records; `None` = removed.
 pub(crate) type Edits = BTreeMap<Key, Option<Record>>;
@@ -33,11 +31,7 @@ const BATCH_LEN: usize = 4 << 20;
 const SMALL_BYTES: usize = 32 << 20;
 
 /// The changes of records that a layer makes to a tree.
-pub(crate) fn ingest(
-    layer: &Layer,
-    base: Option<&TreeReader<Arc<Store>>>,
-    writer: &mut Writer<'_>,
-) -> Result<Edits> {
+pub(crate) fn ingest(layer: &Layer, base: Option<&Tree>, writer: &mut Writer<'_>) -> Result<Edits> {
     let mut edits = layer.records.clone();
     for (key, change) in &mut edits {
         if let Some(Record::Inode(inode)) = change
@@ -76,7 +70,8 @@ pub(crate) fn ingest(
             settle(*file, inode, &before, after, &mut edits);
             continue;
         }
-        let bytes = below.read(pieces, 0, inode.size as usize)?;
+        let open = |chunk: &ChunkRef| open(base, chunk);
+        let bytes = below.read(pieces, (0, inode.size as usize), &open)?;
         let before = extents_of(below)?;
         if bytes.len() <= INLINE_LEN {
             settle(*file, inode.clone(), &before, Extents::new(), &mut edits);
@@ -99,6 +94,12 @@ pub(crate) fn ingest(
     }
     small.store(writer, &mut edits)?;
     Ok(edits)
+}
+
+/// Opens what a layer names in the store: it is cloned of a tree, so there is
+/// one.
+fn open(base: Option<&Tree>, chunk: &ChunkRef) -> Result<Opened> {
+    base.ok_or(FormatError::Invalid { at: "extent" })?.chunk(chunk)
 }
 
 /// A file of which nothing was ever written.
@@ -163,11 +164,15 @@ fn large_file(
     let mut run = Run { rule: CutRule::for_len(size), start: 0, end: 0, bytes: Vec::new() };
     let mut batch = Batch::default();
     for (at, piece) in pieces.iter() {
-        if at != run.end || matches!(piece, Piece::Hole(_)) {
+        if at != run.end || !matches!(piece, Piece::Bytes(_)) {
             run.finish(&mut batch, &mut after, writer)?;
         }
         match piece {
             Piece::Hole(len) => cut(&mut after, at, at + len),
+            Piece::Stored(extent) => {
+                cut(&mut after, at, at + piece.len());
+                after.insert(at, *extent);
+            }
             Piece::Bytes(bytes) => {
                 if run.bytes.is_empty() && run.start == run.end {
                     run.begin(at, below, &after, &batch)?;

@@ -31,6 +31,7 @@ mod salvage;
 mod sink;
 pub mod source;
 mod space;
+mod spans;
 mod sweep;
 pub mod verify;
 pub mod volume;

@@ -471,6 +471,13 @@ impl Live {
         self.content_between(file, offset, end).read(self, offset, len)
     }
 
+    /// The chunks that changes name which are in no tree yet.
+    pub(crate) fn referenced_chunks(&self) -> Vec<ChunkId> {
+        let state = self.read_state();
+        let frozen = state.frozen.iter().flat_map(|frozen| frozen.layer.chunks());
+        state.active.chunks().chain(frozen).collect()
+    }
+
     /// Opens a chunk that no tree names.
     fn open_chunk(&self, chunk: &ChunkRef) -> Result<Opened> {
         let base = self.read_state().base.clone();
@@ -551,7 +558,7 @@ pub(crate) struct Content {
     pub(crate) file: FileId,
     pub(crate) pieces: Pieces,
     /// Below `pieces`: what became too much for memory.
-    stashed: BTreeMap<u64, Extent>,
+    pub(crate) stashed: BTreeMap<u64, Extent>,
     pub(crate) base: Base,
 }
 
@@ -611,8 +618,14 @@ impl Below<'_> {
         }
     }
 
-    /// Its bytes from `offset` on, with what was written since laid over.
-    pub(crate) fn read(&self, pieces: &Pieces, offset: u64, len: usize) -> Result<Vec<u8>> {
+    /// Its bytes from `offset` on, with what was written since laid over;
+    /// `open` gives what that names in the store.
+    pub(crate) fn read(
+        &self,
+        pieces: &Pieces,
+        (offset, len): (u64, usize),
+        open: &dyn Fn(&ChunkRef) -> Result<Opened>,
+    ) -> Result<Vec<u8>> {
         let mut out = vec![0; len];
         let end = offset.saturating_add(len as u64);
         if !pieces.covers(offset, end) {
@@ -633,7 +646,7 @@ impl Below<'_> {
                 }
             }
         }
-        pieces.copy_to(offset, &mut out);
+        pieces.copy_to(offset, &mut out, open)?;
         Ok(out)
     }
 }
@@ -653,11 +666,20 @@ impl Content {
         let (sealer, mut packer) = (live.secrets.sealer(), Packer::new(Level::FASTEST));
         let mut left = Pieces::default();
         for (at, piece) in self.pieces.iter() {
-            let Piece::Bytes(bytes) = piece else {
-                left.clear(at, at + piece.len());
-                continue;
+            let end = at + piece.len();
+            let bytes = match piece {
+                Piece::Hole(_) => {
+                    left.clear(at, end);
+                    continue;
+                }
+                Piece::Stored(extent) => {
+                    ingest::cut(&mut self.stashed, at, end);
+                    self.stashed.insert(at, *extent);
+                    continue;
+                }
+                Piece::Bytes(bytes) => bytes,
             };
-            ingest::cut(&mut self.stashed, at, at + piece.len());
+            ingest::cut(&mut self.stashed, at, end);
             for (i, part) in bytes.chunks(STASH_CHUNK_LEN).enumerate() {
                 let plain = PlainChunk::data(&live.naming, part.to_vec());
                 let sealed = sealer.seal(&packer.pack(&plain));
@@ -703,15 +725,16 @@ impl Content {
 
     /// The chunks that it needs, beside those of its tree.
     pub(crate) fn chunks(&self) -> impl Iterator<Item = ChunkId> {
-        self.stashed.values().map(|extent| extent.chunk.id)
+        self.stashed.values().map(|extent| extent.chunk.id).chain(self.pieces.chunks())
     }
 
     pub(crate) fn read(&self, live: &Live, offset: u64, len: usize) -> Result<Vec<u8>> {
         let below = Below { file: self.file, base: self.base.as_deref() };
+        let open = |chunk: &ChunkRef| live.open_chunk(chunk);
         if self.stashed.is_empty() {
-            return below.read(&self.pieces, offset, len);
+            return below.read(&self.pieces, (offset, len), &open);
         }
-        let mut out = below.read(&Pieces::default(), offset, len)?;
+        let mut out = below.read(&Pieces::default(), (offset, len), &open)?;
         let end = offset + len as u64;
         for (at, extent) in &self.stashed {
             let (from, to) = ((*at).max(offset), (at + u64::from(extent.len)).min(end));
@@ -722,7 +745,7 @@ impl Content {
                 out[(from - offset) as usize..][..source.len()].copy_from_slice(source);
             }
         }
-        self.pieces.copy_to(offset, &mut out);
+        self.pieces.copy_to(offset, &mut out, &open)?;
         Ok(out)
     }
 }

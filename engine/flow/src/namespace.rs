@@ -6,6 +6,10 @@
 //! an inode, and each inode knows its names. Never: publishes an inode that
 //! has no name. Tested by `tests/tests/portal.rs`.
 
+mod ranges;
+
+pub(crate) use ranges::COPY_BYTES;
+
 use crate::acl::{self, Acl};
 use crate::asker;
 use crate::error::{Refusal, Result};
@@ -22,7 +26,7 @@ use warp_cache::store::Swept;
 use warp_format::change::Change;
 use warp_format::limits::{MAX_FILE_SIZE, MAX_NAME_LEN, MAX_SYMLINK_LEN, MAX_XATTR_LEN};
 use warp_format::record::{
-    Body, Dentry, FileType, Inode, Key, KeyKind, Name, Record, Stamp, Time, Xattr,
+    Body, Dentry, FileType, Inode, Key, KeyKind, NO_DIRECTORIES, Name, Record, Stamp, Time, Xattr,
 };
 use warp_format::{ChunkId, DeviceTag, FileId, NameHash};
 
@@ -84,6 +88,15 @@ fn new_name(name: &[u8]) -> Result<Name> {
     Name::new(name).map_err(|_| Refusal::Invalid.into())
 }
 
+/// How many more directories a rename leaves where it takes the name from,
+/// and where it puts it.
+fn directories_moved(moved: &Dentry, there: Option<&Dentry>, mode: RenameMode) -> (i64, i64) {
+    let count = |dentry: &Dentry| i64::from(dentry.file_type == FileType::Directory);
+    let (moved, there) = (count(moved), there.map_or(0, count));
+    let back = if mode == RenameMode::Exchange { there } else { 0 };
+    (back - moved, moved - there)
+}
+
 impl Namespace {
     pub(crate) fn new(live: Live) -> Self {
         let device = live.secrets.signing_key().device_id().tag();
@@ -121,7 +134,13 @@ impl Namespace {
 
     /// Makes the root of a new portal.
     pub(crate) fn make_root(&self, uid: u32, gid: u32) -> Result<()> {
-        let new = NewInode { permissions: 0o755, umask: 0, uid, gid, body: Body::Directory };
+        let new = NewInode {
+            permissions: 0o755,
+            umask: 0,
+            uid,
+            gid,
+            body: Body::Directory(NO_DIRECTORIES),
+        };
         let inode = self.new_inode(&new, new.permissions, gid);
         self.live.apply(vec![put_inode(FileId::ROOT, inode)])
     }
@@ -204,6 +223,16 @@ impl Namespace {
         Inode { stamp: self.stamp(), mtime, ctime: Some(time), body, ..inode }
     }
 
+    /// A directory in which names were changed, and so many more directories
+    /// are now.
+    fn renamed_in(&self, directory: Inode, more: i64) -> Inode {
+        let mut inode = self.touched(directory, true);
+        if let Body::Directory(links) = &mut inode.body {
+            *links = links.saturating_add_signed(more).max(NO_DIRECTORIES);
+        }
+        inode
+    }
+
     pub(crate) fn make(&self, parent: FileId, name: &[u8], new: &NewInode) -> Result<FileId> {
         let name = new_name(name)?;
         if let Body::Symlink(target) = &new.body
@@ -216,7 +245,7 @@ impl Namespace {
         if self.lookup(parent, name.as_bytes())?.is_some() {
             return Err(Refusal::Exists.into());
         }
-        let is_directory = matches!(new.body, Body::Directory);
+        let is_directory = matches!(new.body, Body::Directory(_));
         let passes_group = directory.permissions & SET_GID != 0;
         let gid = if passes_group { directory.gid } else { new.gid };
         let file = self.live.new_file();
@@ -241,7 +270,8 @@ impl Namespace {
         let file_type = inode.file_type();
         changes.push(put_inode(file, inode));
         changes.extend(self.name(parent, name, file, file_type));
-        changes.push(put_inode(parent, self.touched(directory, true)));
+        let above = self.renamed_in(directory, i64::from(is_directory));
+        changes.push(put_inode(parent, above));
         self.live.apply(changes)?;
         Ok(file)
     }
@@ -276,7 +306,8 @@ impl Namespace {
             _ => {}
         }
         let (mut changes, orphan) = self.release(parent, &dentry)?;
-        changes.push(put_inode(parent, self.touched(above, true)));
+        let above = self.renamed_in(above, -i64::from(directory));
+        changes.push(put_inode(parent, above));
         self.apply_and_leave(changes, orphan)
     }
 
@@ -330,6 +361,7 @@ impl Namespace {
         let (source, target) = (self.directory(from.0)?, self.directory(to.0)?);
         let moved = self.lookup(from.0, from.1)?.ok_or(Refusal::Missing)?;
         let there = self.lookup(to.0, to.1)?;
+        let more = directories_moved(&moved, there.as_ref(), mode);
         let mut changes = Vec::from(self.unname(from.0, &moved));
         let mut orphan = None;
         match (mode, there) {
@@ -360,10 +392,12 @@ impl Namespace {
         let inode = self.existing(moved.file)?.inode;
         changes.extend(self.name(to.0, new, moved.file, moved.file_type));
         changes.push(put_inode(moved.file, self.touched(inode, false)));
-        if from.0 != to.0 {
-            changes.push(put_inode(from.0, self.touched(source, true)));
+        if from.0 == to.0 {
+            changes.push(put_inode(to.0, self.renamed_in(target, more.0 + more.1)));
+        } else {
+            changes.push(put_inode(from.0, self.renamed_in(source, more.0)));
+            changes.push(put_inode(to.0, self.renamed_in(target, more.1)));
         }
-        changes.push(put_inode(to.0, self.touched(target, true)));
         self.apply_and_leave(changes, orphan)
     }
 
@@ -453,15 +487,7 @@ impl Namespace {
 
     pub(crate) fn read(&self, file: FileId, offset: u64, len: usize) -> Result<Vec<u8>> {
         let end = offset.saturating_add(len as u64);
-        let orphan = || {
-            let part = |o: &mut Orphan| (o.inode.clone(), o.content.between(offset, end));
-            self.of_orphan(file, part)
-        };
-        let found = self.live.file(file, offset, end)?.or_else(orphan);
-        let (inode, content) = found.ok_or(Refusal::Missing)?;
-        if inode.file_type() != FileType::Regular {
-            return Err(Refusal::Invalid.into());
-        }
+        let (inode, content) = self.regular(file, offset, end)?;
         let len = inode.size.min(end).saturating_sub(offset) as usize;
         content.read(&self.live, offset, len)
     }
@@ -473,13 +499,14 @@ impl Namespace {
 
     /// Lets go of the trees that open files without a name were in: one such
     /// file would keep all that was there when it was deleted. Gives the
-    /// chunks that those files need.
+    /// chunks that those files need, and what was cloned and is in no tree.
     fn detach_orphans(&self) -> Result<Vec<ChunkId>> {
         // Who is about to leave one has done so, or has not begun.
         let changing = self.changing();
         let orphans: Vec<_> = self.orphans().values().map(Arc::clone).collect();
+        // At the same moment: a clone moves from one to the other.
+        let mut chunks = self.live.referenced_chunks();
         drop(changing);
-        let mut chunks = Vec::new();
         for orphan in orphans {
             let mut orphan = orphan.lock().unwrap_or_else(PoisonError::into_inner);
             orphan.content.detach()?;
@@ -616,6 +643,9 @@ impl Orphan {
             Change::Put(_, Record::Xattr(xattr)) => {
                 self.xattrs.retain(|other| other.name != xattr.name);
                 self.xattrs.push(xattr);
+            }
+            Change::Put(Key { kind: KeyKind::Extent(at), .. }, Record::Extent(extent)) => {
+                self.content.pieces.place(at, extent);
             }
             Change::Write { offset, bytes, .. } => self.content.pieces.write(offset, bytes),
             Change::Clear { from, to, .. } => self.content.pieces.clear(from, to),

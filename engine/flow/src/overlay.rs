@@ -3,15 +3,18 @@
 //! Neighbours: `live` applies changes and asks; `publish` folds a layer into a
 //! new tree. Promises: a layer says what was done, not what came of it: it
 //! means the same over any tree that the same acts may already be in, so that
-//! it can be laid over the next tree, and be replayed. Never: touches a disk,
-//! or says where in the store content lies: only a tree does.
+//! it can be laid over the next tree, and be replayed; what it names in the
+//! store was durable before. Never: touches a disk, or says where in the store
+//! content lies that was written: only a tree does, and what was cloned of one.
 //! Tested by `engine/flow/tests/model_live.rs`.
 
+use crate::error::Result;
+use crate::reader::Opened;
 use std::collections::{BTreeMap, BTreeSet};
 use std::iter::Peekable;
-use warp_format::FileId;
 use warp_format::change::Change;
-use warp_format::record::{Key, KeyKind, Record};
+use warp_format::record::{Extent, Key, KeyKind, Record};
+use warp_format::{ChunkId, ChunkRef, FileId};
 
 /// Longest run of written bytes that is kept in one piece.
 const MAX_PIECE_LEN: usize = 1 << 20;
@@ -23,6 +26,8 @@ pub(crate) enum Piece {
     Bytes(Vec<u8>),
     /// This many bytes of nothing, which read as zeros.
     Hole(u64),
+    /// Bytes of another file, where they lie in the store.
+    Stored(Extent),
 }
 
 impl Piece {
@@ -30,6 +35,7 @@ impl Piece {
         match self {
             Self::Bytes(bytes) => bytes.len() as u64,
             Self::Hole(len) => *len,
+            Self::Stored(extent) => extent.len.into(),
         }
     }
 
@@ -38,6 +44,10 @@ impl Piece {
         match self {
             Self::Bytes(bytes) => Self::Bytes(bytes[from as usize..to as usize].to_vec()),
             Self::Hole(_) => Self::Hole(to - from),
+            Self::Stored(extent) => {
+                let (start, len) = (extent.start + from as u32, (to - from) as u32);
+                Self::Stored(Extent { start, len, ..*extent })
+            }
         }
     }
 }
@@ -81,19 +91,31 @@ impl Pieces {
         }
     }
 
+    /// Bytes that lie in the store.
+    pub(crate) fn place(&mut self, at: u64, extent: Extent) {
+        self.take_out(at, at + u64::from(extent.len));
+        self.0.insert(at, Piece::Stored(extent));
+    }
+
     /// What was done later, on top of this.
     pub(crate) fn lay_over(&mut self, later: &Self) {
         for (at, piece) in &later.0 {
             match piece {
                 Piece::Bytes(bytes) => self.write(*at, bytes.clone()),
                 Piece::Hole(len) => self.clear(*at, at + len),
+                Piece::Stored(extent) => self.place(*at, *extent),
             }
         }
     }
 
     /// Copies into `out`, which starts at `offset` in the file, what is known
-    /// of it.
-    pub(crate) fn copy_to(&self, offset: u64, out: &mut [u8]) {
+    /// of it. `open` gives what lies in the store.
+    pub(crate) fn copy_to(
+        &self,
+        offset: u64,
+        out: &mut [u8],
+        open: &dyn Fn(&ChunkRef) -> Result<Opened>,
+    ) -> Result<()> {
         let end = offset.saturating_add(out.len() as u64);
         for (at, piece) in self.touching(offset, end) {
             let (from, to) = (at.max(offset), (at + piece.len()).min(end));
@@ -103,8 +125,14 @@ impl Pieces {
                     target.copy_from_slice(&bytes[(from - at) as usize..(to - at) as usize]);
                 }
                 Piece::Hole(_) => target.fill(0),
+                Piece::Stored(extent) => {
+                    let chunk = open(&extent.chunk)?;
+                    let start = extent.start as usize + (from - at) as usize;
+                    target.copy_from_slice(&chunk[start..start + target.len()]);
+                }
             }
         }
+        Ok(())
     }
 
     /// True if nothing below shows through anywhere in `from..to`.
@@ -132,9 +160,17 @@ impl Pieces {
     pub(crate) fn bytes(&self) -> usize {
         let held = self.0.values().map(|piece| match piece {
             Piece::Bytes(bytes) => bytes.len(),
-            Piece::Hole(_) => 0,
+            Piece::Hole(_) | Piece::Stored(_) => 0,
         });
         held.sum()
+    }
+
+    /// The chunks that it names.
+    pub(crate) fn chunks(&self) -> impl Iterator<Item = ChunkId> {
+        self.0.values().filter_map(|piece| match piece {
+            Piece::Stored(extent) => Some(extent.chunk.id),
+            _ => None,
+        })
     }
 
     pub(crate) fn iter(&self) -> impl Iterator<Item = (u64, &Piece)> {
@@ -168,7 +204,8 @@ impl Pieces {
 /// Changes, in the order in which they were made, laid into one another.
 #[derive(Debug, Default, Clone)]
 pub(crate) struct Layer {
-    /// `None` = removed. Never an extent: those follow from `content`.
+    /// `None` = removed. Never an extent: those are in `content`, or follow
+    /// from it.
     pub(crate) records: BTreeMap<Key, Option<Record>>,
     /// What was written; an inode in `records` says how long the file is.
     pub(crate) content: BTreeMap<FileId, Pieces>,
@@ -188,6 +225,10 @@ impl Layer {
     pub(crate) fn apply(&mut self, change: Change) {
         self.changes += 1;
         match change {
+            // Cloned: bytes of the file, which lie there.
+            Change::Put(Key { file, kind: KeyKind::Extent(offset) }, Record::Extent(extent)) => {
+                self.content.entry(file).or_default().place(offset, extent);
+            }
             Change::Put(key, record) => {
                 self.records.insert(key, Some(record));
             }
@@ -213,6 +254,13 @@ impl Layer {
             // Says something of the disk, not of the portal.
             Change::Published(_) => self.changes -= 1,
         }
+    }
+}
+
+impl Layer {
+    /// The chunks that it names.
+    pub(crate) fn chunks(&self) -> impl Iterator<Item = ChunkId> {
+        self.content.values().flat_map(Pieces::chunks)
     }
 }
 
@@ -295,6 +343,10 @@ impl<'a> Iterator for Changed<'a> {
 mod tests {
     use super::*;
 
+    fn none(_: &ChunkRef) -> Result<Opened> {
+        unreachable!("nothing is stored")
+    }
+
     /// Each act on pieces and on plain bytes over a ground of sevens.
     #[test]
     fn pieces_read_as_what_was_written_and_cleared_last() {
@@ -323,12 +375,12 @@ mod tests {
                 let mut merged = lower.clone();
                 merged.lay_over(&upper);
                 let mut out = vec![7u8; 100];
-                merged.copy_to(0, &mut out);
+                merged.copy_to(0, &mut out, &none).unwrap();
                 assert_eq!(out, plain);
                 let (a, b) = (draw(100), draw(100));
                 let (a, b) = (a.min(b), a.max(b));
                 let mut out = vec![7u8; (b - a) as usize];
-                merged.within(a, b).copy_to(a, &mut out);
+                merged.within(a, b).copy_to(a, &mut out, &none).unwrap();
                 assert_eq!(out, plain[a as usize..b as usize]);
                 let known = (a..b).all(|at| merged.covers(at, at + 1));
                 assert_eq!(merged.covers(a, b), known);
@@ -343,7 +395,7 @@ mod tests {
         pieces.clear(15, u64::MAX);
         pieces.write(30, vec![2; 4]);
         let mut out = [9; 40];
-        pieces.copy_to(0, &mut out);
+        pieces.copy_to(0, &mut out, &none).unwrap();
         let want = [vec![9; 10], vec![1; 5], vec![0; 15], vec![2; 4], vec![0; 6]].concat();
         assert_eq!(out.as_slice(), want);
     }

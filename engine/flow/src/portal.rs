@@ -15,16 +15,17 @@ use crate::limits::{
     SWEEP_PERCENT,
 };
 use crate::live::Live;
-use crate::namespace::Namespace;
+use crate::namespace::{COPY_BYTES, Namespace};
 use crate::numbers::Numbers;
 use crate::reader::Attributes;
 use crate::space::{Room, Taken};
 use crate::sweep::Thoroughness;
 use crate::volume::{
-    Attr, DirEntry, Done, NewInode, RenameMode, SetAttr, Space, Volume, XattrMode,
+    Allocate, Attr, DirEntry, Done, NewInode, RenameMode, SetAttr, Space, Volume, XattrMode,
 };
 use std::fs::File;
 use std::num::NonZeroU64;
+use std::ops::Range;
 use std::os::unix::ffi::OsStrExt;
 use std::panic::AssertUnwindSafe;
 use std::path::{Component, Path, PathBuf};
@@ -576,6 +577,22 @@ impl Volume for PortalVolume {
     fn write(&self, ino: u64, offset: u64, bytes: Vec<u8>, cached: bool) -> Result<()> {
         let file = self.file(ino)?;
         self.grow(bytes.len() as u64, |names| names.write(file, offset, bytes, cached))
+    }
+
+    fn allocate(&self, ino: u64, range: Range<u64>, how: Allocate) -> Result<()> {
+        let file = self.file(ino)?;
+        if let Allocate::Reserve { .. } = how {
+            let bytes = self.names().holes(file, &range)?;
+            return self.grow(bytes, |names| names.allocate(file, range, how));
+        }
+        // What only takes away is never refused.
+        self.change(|names| names.allocate(file, range, how))
+    }
+
+    fn copy(&self, from: (u64, u64), to: (u64, u64), len: u64) -> Result<u64> {
+        let (source, target) = (self.file(from.0)?, self.file(to.0)?);
+        let bytes = len.min(COPY_BYTES);
+        self.grow(bytes, |names| names.copy((source, from.1), (target, to.1), len))
     }
 
     fn set_xattr(&self, ino: u64, name: &[u8], value: &[u8], mode: XattrMode) -> Result<()> {

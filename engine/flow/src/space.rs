@@ -77,7 +77,7 @@ impl Room {
     /// [`Refusal::Quota`] if there is not enough.
     pub(crate) fn take(&self, bytes: u64, taken: impl FnOnce() -> Taken) -> Result<()> {
         // Once in the journal, and once in a pack.
-        let cost = (bytes + CHANGE_BYTES) * 2;
+        let cost = bytes.saturating_add(CHANGE_BYTES).saturating_mul(2);
         let mut left = self.left.lock().unwrap_or_else(PoisonError::into_inner);
         let is_fresh = left.looked.is_some_and(|at| at.elapsed() < LOOK_EVERY);
         if !is_fresh || left.bytes < cost {

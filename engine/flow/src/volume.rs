@@ -8,7 +8,8 @@ use crate::archive::ArchiveFile;
 use crate::error::{FlowError, Refusal, Result};
 use crate::reader::{Attributes, TreeReader, check_type};
 use crate::source::ChunkSource;
-use warp_format::record::{Body, Dentry, FileType, Inode, Stamp, Time};
+use std::ops::Range;
+use warp_format::record::{Body, Dentry, FileType, Inode, Stamp, Time, UNCOUNTED};
 use warp_format::{FileId, FormatError, NameHash};
 
 /// Attributes as `stat` shows them.
@@ -108,6 +109,36 @@ pub enum RenameMode {
     Exchange,
 }
 
+/// What is done with a range of a file.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Allocate {
+    /// There is room for it.
+    Reserve {
+        /// The file does not grow.
+        keep_size: bool,
+    },
+    /// It is a hole, and the file does not grow.
+    Punch,
+    /// It reads as zeros.
+    Zero {
+        /// The file does not grow.
+        keep_size: bool,
+    },
+}
+
+impl Allocate {
+    pub(crate) fn keeps_size(self) -> bool {
+        match self {
+            Self::Reserve { keep_size } | Self::Zero { keep_size } => keep_size,
+            Self::Punch => true,
+        }
+    }
+
+    pub(crate) fn clears(self) -> bool {
+        !matches!(self, Self::Reserve { .. })
+    }
+}
+
 /// What setting an attribute does with one that is there, or is not.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum XattrMode {
@@ -187,6 +218,15 @@ pub trait Volume: Send + Sync + 'static {
     /// Writes bytes of a regular file. With `cached`, they come out of the
     /// kernel's cache, which sets the file's times by itself.
     fn write(&self, _ino: u64, _offset: u64, _bytes: Vec<u8>, _cached: bool) -> Result<()> {
+        Err(Refusal::ReadOnly.into())
+    }
+    /// Allocates or clears a range of a regular file.
+    fn allocate(&self, _ino: u64, _range: Range<u64>, _how: Allocate) -> Result<()> {
+        Err(Refusal::ReadOnly.into())
+    }
+    /// Copies bytes from an offset of one regular file to an offset of
+    /// another, at most so many; gives how many.
+    fn copy(&self, _from: (u64, u64), _to: (u64, u64), _len: u64) -> Result<u64> {
         Err(Refusal::ReadOnly.into())
     }
     /// Sets an extended attribute.
@@ -285,7 +325,7 @@ fn plain_root() -> Attributes {
         atime: None,
         btime: None,
         versions: Vec::new(),
-        body: Body::Directory,
+        body: Body::Directory(UNCOUNTED),
     };
     Attributes { inode, links: 1 }
 }

@@ -10,7 +10,7 @@ use std::sync::mpsc;
 use warp_flow::portal::PortalVolume;
 use warp_flow::volume::{Attr, NewInode, RenameMode, SetAttr, Volume, XattrMode};
 use warp_flow::{FlowError, Refusal};
-use warp_format::record::Body;
+use warp_format::record::{Body, NO_DIRECTORIES};
 
 const ROOT: u64 = 1;
 
@@ -191,7 +191,7 @@ fn a_portal_is_opened_by_one_at_a_time_and_a_sync_is_answered() {
 fn what_posix_refuses_is_refused() {
     let place = Place::new(None);
     let (portal, volume) = place.open();
-    let dir = volume.make(ROOT, b"d", new(Body::Directory)).unwrap().ino;
+    let dir = volume.make(ROOT, b"d", new(Body::Directory(NO_DIRECTORIES))).unwrap().ino;
     let inner = file(&volume, dir, "x").ino;
     let plain = file(&volume, ROOT, "f").ino;
     let refused = |result: warp_flow::Result<()>| match result {

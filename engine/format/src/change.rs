@@ -14,7 +14,8 @@ use crate::record::{Key, Record};
 /// One change.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Change {
-    /// A record takes this value.
+    /// A record takes this value. An extent replaces whatever its range of the
+    /// file held.
     Put(Key, Record),
     /// A record is no more.
     Remove(Key),

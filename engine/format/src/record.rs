@@ -222,8 +222,10 @@ pub enum Body {
     Extents(u64),
     /// A regular file of at most [`INLINE_LEN`] bytes, here.
     Inline(Vec<u8>),
-    /// A directory: its entries are dentry records.
-    Directory,
+    /// A directory: its entries are dentry records. The number is its link
+    /// count as `stat` shows it: 2 and one for each directory in it, or
+    /// [`UNCOUNTED`].
+    Directory(u64),
     /// The target of a symbolic link.
     Symlink(Vec<u8>),
     /// A device number as `st_rdev` has it; block if true.
@@ -238,6 +240,12 @@ pub enum Body {
     /// A socket's name.
     Socket,
 }
+
+/// Link count of a directory in which nobody counted: programs take it to say
+/// nothing of directories in it.
+pub const UNCOUNTED: u64 = 1;
+/// Link count of a directory without directories in it.
+pub const NO_DIRECTORIES: u64 = 2;
 
 /// An inode record.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -271,7 +279,7 @@ impl Inode {
     pub fn file_type(&self) -> FileType {
         match &self.body {
             Body::Extents(_) | Body::Inline(_) => FileType::Regular,
-            Body::Directory => FileType::Directory,
+            Body::Directory(_) => FileType::Directory,
             Body::Symlink(_) => FileType::Symlink,
             Body::Device { block: true, .. } => FileType::BlockDevice,
             Body::Device { block: false, .. } => FileType::CharDevice,
@@ -461,7 +469,12 @@ impl Inode {
                 assert_eq!(self.size, 0, "a device has no size");
                 out.put_varint(*number);
             }
-            Body::Directory | Body::Fifo | Body::Socket => {
+            Body::Directory(links) => {
+                assert_eq!(self.size, 0, "a directory has no size");
+                assert_ne!(*links, 0, "what has no name has no record");
+                out.put_varint(*links);
+            }
+            Body::Fifo | Body::Socket => {
                 assert_eq!(self.size, 0, "only files and links have a size");
             }
         }
@@ -551,7 +564,10 @@ impl Inode {
             }
             FileType::CharDevice => (0, Body::Device { block: false, number: r.varint(at)? }),
             FileType::BlockDevice => (0, Body::Device { block: true, number: r.varint(at)? }),
-            FileType::Directory => (0, Body::Directory),
+            FileType::Directory => match r.varint(at)? {
+                0 => return Err(FormatError::Invalid { at }),
+                links => (0, Body::Directory(links)),
+            },
             FileType::Fifo => (0, Body::Fifo),
             FileType::Socket => (0, Body::Socket),
         })

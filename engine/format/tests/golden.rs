@@ -253,8 +253,8 @@ fn records() -> Vec<(Key, Record, &'static str)> {
     vec![
         (
             Key::new(FileId::ROOT, KeyKind::Inode),
-            inode(Body::Directory, 0),
-            "0004a403e807640380cab5ee010000",
+            inode(Body::Directory(2), 0),
+            "0004a403e807640380cab5ee01000002",
         ),
         (
             Key::new(FileId::ROOT, KeyKind::Dentry(hash)),
@@ -476,15 +476,15 @@ fn node_hashes() {
     assert_eq!(public[0].bytes(), private[0].bytes());
     assert_eq!(
         hex(blake3::hash(public[0].bytes()).as_bytes()),
-        "e4a9d66d969ecfa18cce6bc9d45821bb03105d9e86df5cea6b2cebbff0560804"
+        "cc9d1efba7be9916ded7e5fed08b816d06e13a606456bbfe31b31cef0587079e"
     );
     assert_eq!(
         hex(public[0].hash().0),
-        "113bc2ea0a1070f70ba9d7f07039dd135382555d636c4827c397d41125acdc55"
+        "d86829c69c7ad182aa6ca2eda0465ebf8f9aace5f4219f5ff00f1c797852cef4"
     );
     assert_eq!(
         hex(private[0].hash().0),
-        "dd1248e1c1fd75b304ccc223473c4a1050727c93586a8ac836b79527197c412d"
+        "7d1f7d0582f82818c62038f4b3f47522ad4ecf49625b98a8eb09b400f19818bd"
     );
     let empty = nodes(&NamingKeys::public(), &[]);
     assert_eq!(hex(empty[0].bytes()), "0000");

@@ -173,7 +173,8 @@ impl RawInode {
             }
             Body::Symlink(target) => put_bytes(&mut body, target),
             Body::Device { number, .. } => put_varint(&mut body, *number),
-            Body::Directory | Body::Fifo | Body::Socket => {}
+            Body::Directory(links) => put_varint(&mut body, *links),
+            Body::Fifo | Body::Socket => {}
         }
         Self {
             flags: vec![0],

@@ -112,7 +112,7 @@ pub(crate) fn arb_body() -> impl Strategy<Value = (u64, Body)> {
         (0..=MAX_FILE_SIZE, 0..=MAX_FILE_SIZE)
             .prop_map(|(a, b)| (a.max(b), Body::Extents(a.min(b)))),
         vec(any::<u8>(), 0..=INLINE_LEN).prop_map(|b| (b.len() as u64, Body::Inline(b))),
-        Just((0, Body::Directory)),
+        (1u64..).prop_map(|links| (0, Body::Directory(links))),
         vec(1u8.., 1..=MAX_SYMLINK_LEN).prop_map(|b| (b.len() as u64, Body::Symlink(b))),
         any::<(bool, u64)>().prop_map(|(block, number)| (0, Body::Device { block, number })),
         Just((0, Body::Fifo)),
