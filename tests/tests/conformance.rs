@@ -185,9 +185,8 @@ fn stress(dir: &Path, which: &[&str]) -> Vec<String> {
     failed.map(|line| line.split("] ").nth(1).unwrap_or(&line).to_owned()).collect()
 }
 
-/// All of the class, one after the other, but for `io`; and for `fsize`, whose
-/// replacement of a missing `fallocate` takes the end of its second for success.
-const CLASS: [&str; 6] = ["--class", "filesystem", "--sequential", "1", "--exclude", "io,fsize"];
+/// All of the class, one after the other, but for `io`.
+const CLASS: [&str; 6] = ["--class", "filesystem", "--sequential", "1", "--exclude", "io"];
 
 #[test]
 fn a_mounted_portal_fails_no_stressor_that_the_host_passes() {
