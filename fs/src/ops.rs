@@ -43,6 +43,12 @@ const MAX_BACKGROUND: u16 = 64;
 const MAX_WRITE: u32 = 1 << 20;
 /// Unit of `statfs`, in bytes.
 const BLOCK_LEN: u32 = 4096;
+/// The kernel asks before each `write` how long this attribute is, and if it
+/// is there it has it taken away first. Of a file that is read-only it is told
+/// so: that it cannot be taken away fails the write with `EROFS`, where the
+/// kernel's cache would else take the bytes. What the attribute says, nobody
+/// is told: there is none.
+const CAPABILITY: &str = "security.capability";
 /// Flags of `setxattr`.
 const XATTR_CREATE: i32 = 1;
 const XATTR_REPLACE: i32 = 2;
@@ -119,7 +125,7 @@ impl<V: Volume> Shell<V> {
             let Some(new) = inner.owned(new) else { return overflow(reply) };
             let made = inner.volume.make(parent.0, name.as_bytes(), new);
             inner.changed(parent);
-            inner.tell_entry(made, reply);
+            inner.tell_entry(parent, made, reply);
         });
     }
 
@@ -144,17 +150,35 @@ impl<V: Volume> Inner<V> {
         }
     }
 
+    /// The kernel's cache has bytes that nobody could write: through a shared
+    /// map, of which it asks nobody. It drops them, once their write has been
+    /// answered: until then it would wait for that.
+    fn unwrite(&self, ino: INodeNo, offset: u64, len: u32) {
+        if let Some(kernel) = self.kernel.get() {
+            let offset = i64::try_from(offset).unwrap_or(i64::MAX);
+            // An error says that the kernel does not know the file.
+            let _ = kernel.inval_inode(ino, offset, len.into());
+        }
+    }
+
     /// A new inode with the owner that it is stored with.
     fn owned(&self, new: NewInode) -> Option<NewInode> {
         let (uid, gid) = self.owners.of_new(new.uid, new.gid)?;
         Some(NewInode { uid, gid, ..new })
     }
 
-    /// Tells of an inode that a name leads to.
-    fn tell_entry(&self, found: Result<Attr>, reply: &Once<ReplyEntry>) {
+    /// Tells of an inode that a name in this directory leads to.
+    fn tell_entry(&self, parent: INodeNo, found: Result<Attr>, reply: &Once<ReplyEntry>) {
         self.tell(found, reply, |reply, found| {
-            reply.entry(&FOREVER, &attr(found, self.owners), Generation(0));
+            let lifetime = self.lifetime(&[parent.0, found.ino]);
+            reply.entry(&lifetime, &attr(found, self.owners), Generation(0));
         });
+    }
+
+    /// How long the kernel may keep what it is told of all these.
+    fn lifetime(&self, inos: &[u64]) -> Duration {
+        let forever = inos.iter().all(|ino| self.volume.may_be_kept(*ino));
+        if forever { FOREVER } else { Duration::ZERO }
     }
 
     /// The volume counts an inode as told with what it gives out; if the
@@ -235,7 +259,7 @@ impl<V: Volume> Filesystem for Shell<V> {
         let name = name.to_owned();
         self.ask(asks(req, "lookup", parent), reply, move |inner, reply| {
             let found = match inner.volume.lookup(parent.0, name.as_bytes()) {
-                Ok(Some(found)) => return inner.tell_entry(Ok(found), reply),
+                Ok(Some(found)) => return inner.tell_entry(parent, Ok(found), reply),
                 // Number 0 with a lifetime: the kernel keeps that there is none.
                 Ok(None) => there(inner.volume.attr(parent.0)),
                 Err(e) => Err(e),
@@ -250,7 +274,7 @@ impl<V: Volume> Filesystem for Shell<V> {
     fn getattr(&self, req: &Request, ino: INodeNo, _fh: Option<FileHandle>, reply: ReplyAttr) {
         self.ask(asks(req, "getattr", ino), reply, move |inner, reply| {
             reply.settle(there(inner.volume.attr(ino.0)), |reply, found| {
-                reply.attr(&FOREVER, &attr(&found, inner.owners));
+                reply.attr(&inner.lifetime(&[ino.0]), &attr(&found, inner.owners));
             });
         });
     }
@@ -286,9 +310,13 @@ impl<V: Volume> Filesystem for Shell<V> {
         });
     }
 
-    fn opendir(&self, _req: &Request, _ino: INodeNo, _flags: OpenFlags, reply: ReplyOpen) {
+    fn opendir(&self, _req: &Request, ino: INodeNo, _flags: OpenFlags, reply: ReplyOpen) {
         let handle = self.next_handle.fetch_add(1, Ordering::Relaxed);
-        let flags = FopenFlags::FOPEN_KEEP_CACHE | FopenFlags::FOPEN_CACHE_DIR;
+        let flags = if self.volume().may_be_kept(ino.0) {
+            FopenFlags::FOPEN_KEEP_CACHE | FopenFlags::FOPEN_CACHE_DIR
+        } else {
+            FopenFlags::empty()
+        };
         reply.opened(FileHandle(handle), flags);
     }
 
@@ -324,16 +352,17 @@ impl<V: Volume> Filesystem for Shell<V> {
     ) {
         self.ask(asks(req, "readdirplus", ino), reply, move |inner, reply| {
             let mut told = Vec::new();
+            let lifetime = inner.lifetime(&[ino.0]);
             let add = &mut |next, entry: &DirEntry| {
                 let Some(found) = &entry.attr else { return false };
                 let attr = attr(found, inner.owners);
                 let (number, name) = (INodeNo(found.ino), OsStr::from_bytes(&entry.name));
                 let add = |reply: &mut ReplyDirectoryPlus| {
-                    reply.add(number, next, name, &FOREVER, &attr, Generation(0))
+                    reply.add(number, next, name, &lifetime, &attr, Generation(0))
                 };
                 let full = reply.add(add).unwrap_or(true);
                 if !full && !matches!(entry.name.as_slice(), b"." | b"..") {
-                    inner.volume.retain(entry);
+                    inner.volume.retain(ino.0, entry);
                     told.push(found.ino);
                 }
                 full
@@ -490,7 +519,7 @@ impl<V: Volume> Filesystem for Shell<V> {
         self.change(asks(req, "link", ino), reply, move |inner, reply| {
             let linked = inner.volume.link(ino.0, to.0, name.as_bytes());
             inner.changed(to);
-            inner.tell_entry(linked, reply);
+            inner.tell_entry(to, linked, reply);
         });
     }
 
@@ -563,6 +592,9 @@ impl<V: Volume> Filesystem for Shell<V> {
             let len = data.len() as u32;
             let written = inner.volume.write(ino.0, offset, data, cached);
             reply.settle(written, |reply, ()| reply.written(len));
+            if cached && inner.volume.is_read_only(ino.0) {
+                inner.unwrite(ino, offset, len);
+            }
         });
     }
 
@@ -657,6 +689,9 @@ impl<V: Volume> Filesystem for Shell<V> {
     }
 
     fn getxattr(&self, req: &Request, ino: INodeNo, name: &OsStr, size: u32, reply: ReplyXattr) {
+        if size == 0 && name == CAPABILITY && self.volume().is_read_only(ino.0) {
+            return reply.size(1);
+        }
         let name = name.to_owned();
         self.ask(asks(req, "getxattr", ino), reply, move |inner, reply| {
             let value = inner.volume.xattr(ino.0, name.as_bytes());

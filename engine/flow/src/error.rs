@@ -89,6 +89,22 @@ pub enum FlowError {
         /// Why not.
         why: &'static str,
     },
+    /// A portal has no snapshot of this name.
+    #[error("snapshot {name}: the portal has none of that name")]
+    NoSnapshot {
+        /// The name, as it was asked for.
+        name: String,
+        /// A snapshot with a similar name.
+        nearest: Option<String>,
+    },
+    /// A name that a snapshot cannot have.
+    #[error("snapshot {name}: {why}")]
+    BadSnapshot {
+        /// The name.
+        name: String,
+        /// Why not.
+        why: &'static str,
+    },
     /// Another process has it open.
     #[error("{what}: another process has it open")]
     InUse {
@@ -148,6 +164,9 @@ pub enum Refusal {
     /// Something that this filesystem does not keep.
     #[error("operation not supported")]
     Unsupported,
+    /// It is on another file system.
+    #[error("invalid cross-device link")]
+    Elsewhere,
     /// Nothing may be changed here.
     #[error("read-only file system")]
     ReadOnly,
@@ -221,8 +240,13 @@ impl FlowError {
                     _ => Kind::Failed,
                 },
             },
-            Self::NotFound { .. } | Self::NoPortal { .. } => Kind::NotFound,
-            Self::Exists { .. } | Self::BadPath { .. } | Self::BadName { .. } => Kind::Usage,
+            Self::NotFound { .. } | Self::NoPortal { .. } | Self::NoSnapshot { .. } => {
+                Kind::NotFound
+            }
+            Self::Exists { .. }
+            | Self::BadPath { .. }
+            | Self::BadName { .. }
+            | Self::BadSnapshot { .. } => Kind::Usage,
             Self::InUse { .. } => Kind::Busy,
             Self::Refused(Refusal::Missing) => Kind::NotFound,
             Self::Refused(Refusal::NoSpace | Refusal::Quota) => Kind::Full,

@@ -29,6 +29,7 @@ mod publish;
 pub mod reader;
 mod salvage;
 mod sink;
+pub mod snapshots;
 pub mod source;
 mod space;
 mod spans;

@@ -8,7 +8,7 @@
 
 mod ranges;
 
-pub(crate) use ranges::COPY_BYTES;
+pub(crate) use ranges::{COPY_BYTES, Source};
 
 use crate::acl::{self, Acl};
 use crate::asker;
@@ -55,7 +55,7 @@ struct Orphan {
 type Released = (Vec<Change>, Option<(FileId, Orphan)>);
 
 /// Now, as the host has it.
-fn now() -> Time {
+pub(crate) fn now() -> Time {
     match SystemTime::now().duration_since(UNIX_EPOCH) {
         Ok(since) => Time { secs: since.as_secs() as i64, nanos: since.subsec_nanos() },
         Err(_) => Time { secs: 0, nanos: 0 },

@@ -8,24 +8,24 @@
 //! to bound memory and the next start. Never: lets two processes open one
 //! state. Tested by `tests/tests/portal.rs` and `kill.rs`.
 
+mod volume;
+
+pub use volume::PortalVolume;
+
 use crate::asker;
 use crate::error::{FlowError, Refusal, Result};
 use crate::limits::{
     PUBLISH_AFTER, PUBLISH_BYTES, PUBLISH_CHANGES, PUBLISH_QUIET, SWEEP_AFTER_OPEN, SWEEP_BYTES,
     SWEEP_PERCENT,
 };
-use crate::live::Live;
-use crate::namespace::{COPY_BYTES, Namespace};
-use crate::numbers::Numbers;
-use crate::reader::Attributes;
+use crate::live::{Live, Tree};
+use crate::namespace::Namespace;
+use crate::snapshots::Snapshot;
 use crate::space::{Room, Taken};
 use crate::sweep::Thoroughness;
-use crate::volume::{
-    Allocate, Attr, DirEntry, Done, NewInode, RenameMode, SetAttr, Space, Volume, XattrMode,
-};
+use crate::volume::Done;
 use std::fs::File;
 use std::num::NonZeroU64;
-use std::ops::Range;
 use std::os::unix::ffi::OsStrExt;
 use std::panic::AssertUnwindSafe;
 use std::path::{Component, Path, PathBuf};
@@ -33,8 +33,7 @@ use std::sync::atomic::Ordering;
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
-use warp_format::record::Body;
-use warp_format::{FileId, NameHash};
+use warp_format::FileId;
 
 /// What nobody waits for is durable after this.
 const COMMIT_EVERY: Duration = Duration::from_millis(800);
@@ -76,9 +75,20 @@ struct Work {
     over: bool,
     /// Why the last attempt to publish failed, and when.
     trouble: Option<(Arc<FlowError>, Instant)>,
-    /// It was swept since it was opened: before that, nobody knows how much
-    /// garbage there is.
-    was_swept: bool,
+    /// It was swept since it was opened, or somebody asks for it.
+    sweep: SweepWish,
+}
+
+/// Whether a sweep is wanted whatever is known of garbage.
+#[derive(Debug, Default, Clone, Copy, PartialEq, Eq)]
+enum SweepWish {
+    /// Once it is quiet: since it was opened, there was none.
+    #[default]
+    First,
+    /// As soon as may be.
+    Soon,
+    /// No.
+    None,
 }
 
 /// How a portal stands.
@@ -96,6 +106,8 @@ pub struct PortalStatus {
     pub stored_bytes: u64,
     /// Most bytes that it may take on this disk.
     pub quota: Option<u64>,
+    /// Snapshots.
+    pub snapshots: u64,
     /// Why the last attempt to publish failed, if it did.
     pub trouble: Option<String>,
 }
@@ -223,9 +235,14 @@ impl Portal {
         let garbage = live.garbage.load(Ordering::Relaxed);
         let work = self.work();
         let since = work.last.unwrap_or(opened).max(opened).elapsed();
-        let (_, stored) = live.stored();
-        !work.was_swept && since >= SWEEP_AFTER_OPEN
-            || since >= PUBLISH_QUIET && garbage > SWEEP_BYTES.max(stored / 100 * SWEEP_PERCENT)
+        match work.sweep {
+            SweepWish::Soon => true,
+            SweepWish::First if since >= SWEEP_AFTER_OPEN => true,
+            _ => {
+                let (_, stored) = live.stored();
+                since >= PUBLISH_QUIET && garbage > SWEEP_BYTES.max(stored / 100 * SWEEP_PERCENT)
+            }
+        }
     }
 
     /// Takes from the disk what nothing refers to any more. What it could not
@@ -233,7 +250,7 @@ impl Portal {
     fn sweep(&self, thoroughness: Thoroughness) {
         let portal = self.names.live.secrets.portal;
         let started = Instant::now();
-        self.work().was_swept = true;
+        self.work().sweep = SweepWish::None;
         match self.survive(|| self.names.sweep(thoroughness)) {
             Ok(swept) => {
                 let (freed, took) = (swept.freed_bytes(), started.elapsed());
@@ -276,6 +293,33 @@ impl Portal {
     fn taken(&self) -> Taken {
         let live = &self.names.live;
         Taken { stored: live.stored().1, unpublished: live.unpublished().0 }
+    }
+
+    /// Publishes, and gives the tree a name under which it stays.
+    pub fn make_snapshot(&self, name: &str, tags: Vec<String>) -> Result<Snapshot> {
+        let time = crate::namespace::now();
+        self.survive(|| self.names.live.make_snapshot(name, time, tags))
+    }
+
+    /// Takes a snapshot away; what only it named leaves the disk soon.
+    pub fn remove_snapshot(&self, name: &str) -> Result<()> {
+        self.names.live.remove_snapshot(name)?;
+        self.work().sweep = SweepWish::Soon;
+        Ok(())
+    }
+
+    /// Nobody looks at a snapshot's tree any more: if the snapshot was taken
+    /// away meanwhile, what only it named leaves the disk soon.
+    fn let_go(&self, tree: Arc<Tree>) {
+        if !self.snapshots().iter().any(|snapshot| snapshot.root == *tree.root()) {
+            drop(tree);
+            self.work().sweep = SweepWish::Soon;
+        }
+    }
+
+    /// All snapshots, by time.
+    pub fn snapshots(&self) -> Vec<Snapshot> {
+        self.names.live.snapshots()
     }
 
     fn is_due(&self) -> bool {
@@ -364,6 +408,7 @@ impl Portal {
             chunks,
             stored_bytes,
             quota: self.room.quota().map(NonZeroU64::get),
+            snapshots: live.snapshots().len() as u64,
             trouble,
         }
     }
@@ -423,196 +468,6 @@ impl Portal {
     /// root. `FlowError::NotFound` if it is not there.
     pub fn volume(self: &Arc<Self>, path: &Path) -> Result<PortalVolume> {
         let root = self.resolve(path)?;
-        let key = self.names.live.secrets.local.for_numbers();
-        Ok(PortalVolume { portal: Arc::clone(self), numbers: Numbers::new(key, root) })
-    }
-}
-
-/// A portal as a volume.
-pub struct PortalVolume {
-    portal: Arc<Portal>,
-    numbers: Numbers,
-}
-
-impl PortalVolume {
-    fn names(&self) -> &Namespace {
-        &self.portal.names
-    }
-
-    fn file(&self, ino: u64) -> Result<FileId> {
-        self.numbers.file(ino).ok_or_else(|| Refusal::Missing.into())
-    }
-
-    /// The attributes of an inode that the kernel is told of.
-    fn told(&self, file: FileId) -> Result<Option<Attr>> {
-        let found = self.names().attributes(file)?;
-        Ok(found.map(|Attributes { inode, links }| {
-            let ino = self.numbers.retain(file);
-            Attr { ino, inode, links }
-        }))
-    }
-
-    /// Says first that something changes: it counts as recent while it is
-    /// being done.
-    fn change<T>(&self, act: impl FnOnce(&Namespace) -> Result<T>) -> Result<T> {
-        self.portal.wait_for_publish()?;
-        self.portal.note_change();
-        act(self.names())
-    }
-
-    /// The same, of what takes so many bytes more than it did.
-    fn grow<T>(&self, bytes: u64, act: impl FnOnce(&Namespace) -> Result<T>) -> Result<T> {
-        self.portal.take_room(bytes)?;
-        self.change(act)
-    }
-}
-
-impl Volume for PortalVolume {
-    fn changes(&self) -> bool {
-        true
-    }
-
-    fn is_behind(&self) -> bool {
-        self.portal.is_over(SOFT_LIMIT)
-    }
-
-    fn lookup(&self, parent: u64, name: &[u8]) -> Result<Option<Attr>> {
-        match self.names().lookup(self.file(parent)?, name)? {
-            Some(dentry) => self.told(dentry.file),
-            None => Ok(None),
-        }
-    }
-
-    fn retain(&self, entry: &DirEntry) {
-        self.numbers.retain(entry.file);
-    }
-
-    fn forget(&self, ino: u64, count: u64) {
-        if let Some(file) = self.numbers.forget(ino, count) {
-            self.names().forget(file, || self.numbers.knows(file));
-        }
-    }
-
-    fn attr(&self, ino: u64) -> Result<Option<Attr>> {
-        let found = self.names().attributes(self.file(ino)?)?;
-        Ok(found.map(|Attributes { inode, links }| Attr { ino, inode, links }))
-    }
-
-    fn read(&self, ino: u64, offset: u64, len: usize) -> Result<Vec<u8>> {
-        self.names().read(self.file(ino)?, offset, len)
-    }
-
-    fn entries(
-        &self,
-        ino: u64,
-        place: Option<NameHash>,
-        limit: usize,
-        plus: bool,
-    ) -> Result<Vec<DirEntry>> {
-        let entries = self.names().live.entries(self.file(ino)?, place, limit)?;
-        let mut found = Vec::with_capacity(entries.len());
-        for (place, dentry) in entries {
-            let ino = self.numbers.number(dentry.file);
-            // One that has gone meanwhile is listed as it was.
-            let attr = if plus { self.names().attributes(dentry.file)? } else { None };
-            let attr = attr.map(|Attributes { inode, links }| Attr { ino, inode, links });
-            let name = dentry.name.as_bytes().to_vec();
-            let (file, file_type) = (dentry.file, dentry.file_type);
-            found.push(DirEntry { place, name, file, ino, file_type, attr });
-        }
-        Ok(found)
-    }
-
-    fn xattr(&self, ino: u64, name: &[u8]) -> Result<Option<Vec<u8>>> {
-        self.names().xattr(self.file(ino)?, name)
-    }
-
-    fn xattrs(&self, ino: u64) -> Result<Vec<Vec<u8>>> {
-        let all = self.names().xattrs(self.file(ino)?)?;
-        Ok(all.into_iter().map(|xattr| xattr.name).collect())
-    }
-
-    fn seek(&self, _ino: u64, _offset: u64, _hole: bool) -> Result<Option<u64>> {
-        // The kernel holds writes that this knows nothing of yet; it is asked
-        // by nobody, because `changes` says so.
-        Err(Refusal::Invalid.into())
-    }
-
-    fn space(&self) -> Result<Space> {
-        self.portal.room.space(self.portal.taken())
-    }
-
-    fn set_attr(&self, ino: u64, change: &SetAttr) -> Result<Attr> {
-        let file = self.file(ino)?;
-        let found = self.change(|names| names.set_attr(file, change))?;
-        Ok(Attr { ino, inode: found.inode, links: found.links })
-    }
-
-    fn make(&self, parent: u64, name: &[u8], new: NewInode) -> Result<Attr> {
-        let parent = self.file(parent)?;
-        let bytes = match &new.body {
-            Body::Symlink(target) => target.len() as u64,
-            _ => 0,
-        };
-        let file = self.grow(bytes, |names| names.make(parent, name, &new))?;
-        self.told(file)?.ok_or_else(|| Refusal::Missing.into())
-    }
-
-    fn link(&self, ino: u64, parent: u64, name: &[u8]) -> Result<Attr> {
-        let (file, parent) = (self.file(ino)?, self.file(parent)?);
-        self.grow(0, |names| names.link(file, parent, name))?;
-        self.told(file)?.ok_or_else(|| Refusal::Missing.into())
-    }
-
-    fn unlink(&self, parent: u64, name: &[u8], directory: bool) -> Result<()> {
-        let parent = self.file(parent)?;
-        self.change(|names| names.unlink(parent, name, directory))
-    }
-
-    fn rename(&self, from: (u64, &[u8]), to: (u64, &[u8]), mode: RenameMode) -> Result<()> {
-        let (source, target) = (self.file(from.0)?, self.file(to.0)?);
-        self.change(|names| names.rename((source, from.1), (target, to.1), mode))
-    }
-
-    fn write(&self, ino: u64, offset: u64, bytes: Vec<u8>, cached: bool) -> Result<()> {
-        let file = self.file(ino)?;
-        self.grow(bytes.len() as u64, |names| names.write(file, offset, bytes, cached))
-    }
-
-    fn allocate(&self, ino: u64, range: Range<u64>, how: Allocate) -> Result<()> {
-        let file = self.file(ino)?;
-        if let Allocate::Reserve { .. } = how {
-            let bytes = self.names().holes(file, &range)?;
-            return self.grow(bytes, |names| names.allocate(file, range, how));
-        }
-        // What only takes away is never refused.
-        self.change(|names| names.allocate(file, range, how))
-    }
-
-    fn copy(&self, from: (u64, u64), to: (u64, u64), len: u64) -> Result<u64> {
-        let (source, target) = (self.file(from.0)?, self.file(to.0)?);
-        let bytes = len.min(COPY_BYTES);
-        self.grow(bytes, |names| names.copy((source, from.1), (target, to.1), len))
-    }
-
-    fn set_xattr(&self, ino: u64, name: &[u8], value: &[u8], mode: XattrMode) -> Result<()> {
-        let file = self.file(ino)?;
-        self.grow(value.len() as u64, |names| names.set_xattr(file, name, value, mode))
-    }
-
-    fn remove_xattr(&self, ino: u64, name: &[u8]) -> Result<()> {
-        let file = self.file(ino)?;
-        self.change(|names| names.remove_xattr(file, name))
-    }
-
-    fn sync(&self, done: Done) {
-        let mut work = self.portal.work();
-        if work.over {
-            drop(work);
-            return done(self.names().live.commit());
-        }
-        work.waiting.push(done);
-        drop(work);
-        self.portal.wake.notify_all();
+        Ok(PortalVolume::new(Arc::clone(self), root))
     }
 }

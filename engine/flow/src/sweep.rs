@@ -1,8 +1,8 @@
 //! Step *sweep*: what nothing names any more leaves the disk.
 //!
 //! Neighbours: `portal`, which says when; `live` for the trees that somebody
-//! has; `cache::store` for the packs.
-//! Promises: what the last head, an open file, a reader or a change
+//! has, `snapshots` for those that have a name; `cache::store` for the packs.
+//! Promises: what the last head, a snapshot, an open file, a reader or a change
 //! that is not published yet refers to stays; if any of it cannot be read,
 //! nothing is taken. Never: runs beside a publish.
 //! Tested by `engine/flow/tests/sweep.rs`.
@@ -69,6 +69,9 @@ pub(crate) fn sweep(
     publish::drop_heads_before(&*live.disk, live.sequence())?;
     let sweep = live.store.begin_sweep();
     let mut marked: HashSet<ChunkId> = open()?.into_iter().collect();
+    for snapshot in live.snapshots() {
+        mark(&live.tree_at(snapshot.root), &mut marked)?;
+    }
     for tree in live.read_trees() {
         mark(&tree, &mut marked)?;
     }

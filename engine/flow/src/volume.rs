@@ -162,14 +162,23 @@ pub trait Volume: Send + Sync + 'static {
     fn changes(&self) -> bool {
         false
     }
+    /// True for an inode of a volume that changes which cannot be changed.
+    fn is_read_only(&self, _ino: u64) -> bool {
+        false
+    }
+    /// True if what the kernel is told of an inode and of the names in it
+    /// stays true until they are changed through the mount.
+    fn may_be_kept(&self, _ino: u64) -> bool {
+        true
+    }
     /// True if who changes something now may have to wait.
     fn is_behind(&self) -> bool {
         false
     }
     /// What a name in a directory leads to.
     fn lookup(&self, parent: u64, name: &[u8]) -> Result<Option<Attr>>;
-    /// The kernel was told of this inode by a listing.
-    fn retain(&self, _entry: &DirEntry) {}
+    /// The kernel was told of this inode by a listing of this directory.
+    fn retain(&self, _parent: u64, _entry: &DirEntry) {}
     /// The kernel has forgotten this inode as often as this.
     fn forget(&self, _ino: u64, _count: u64) {}
     /// Attributes of an inode.

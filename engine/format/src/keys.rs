@@ -39,6 +39,12 @@ impl Secret {
         Self(self.derive("warp v0 dedup log"))
     }
 
+    /// From a portal's local secret: what seals its list of snapshots.
+    #[must_use]
+    pub fn for_snapshots(&self) -> Self {
+        Self(self.derive("warp v0 snapshots"))
+    }
+
     /// From a portal's local secret: the key of this device's inode numbers.
     #[must_use]
     pub fn for_numbers(&self) -> [u8; 32] {

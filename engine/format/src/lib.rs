@@ -37,6 +37,7 @@ pub mod pack;
 pub mod portal;
 pub mod record;
 mod seal;
+pub mod snapshot;
 pub mod tree;
 
 pub use chunk::{ChunkKind, PlainChunk};

@@ -8,9 +8,10 @@
 
 use super::{Namespace, Orphan, put_inode, stored};
 use crate::error::{Refusal, Result};
-use crate::live::Content;
+use crate::live::{Below, Content, Tree};
 use crate::volume::Allocate;
 use std::ops::Range;
+use std::sync::Arc;
 use warp_format::FileId;
 use warp_format::change::Change;
 use warp_format::limits::MAX_FILE_SIZE;
@@ -21,7 +22,27 @@ const CLONE_SPANS: usize = 4096;
 /// Bytes in one clone that are in no tree yet, and are copied.
 pub(crate) const COPY_BYTES: u64 = 1 << 20;
 
+/// A file to copy from.
+pub(crate) enum Source {
+    /// One that can change.
+    Live(FileId),
+    /// One in a tree, which stays as it is.
+    Tree(Arc<Tree>, FileId),
+}
+
 impl Namespace {
+    /// A regular file to copy from, as [`Self::regular`] gives it.
+    fn source(&self, source: &Source, from: u64, to: u64) -> Result<(Inode, Content)> {
+        let (tree, file) = match source {
+            Source::Live(file) => return self.regular(*file, from, to),
+            Source::Tree(tree, file) => (tree, *file),
+        };
+        let base = Some(Arc::clone(tree));
+        let inode = Below { file, base: base.as_deref() }.inode()?.ok_or(Refusal::Missing)?;
+        let (pieces, stashed) = Default::default();
+        regular((inode, Content { file, pieces, stashed, base }))
+    }
+
     /// A regular file and what it has between two offsets, both as they are at
     /// one moment.
     pub(super) fn regular(&self, file: FileId, from: u64, to: u64) -> Result<(Inode, Content)> {
@@ -30,12 +51,7 @@ impl Namespace {
             self.of_orphan(file, part)
         };
         let found = self.live.file(file, from, to)?.or_else(orphan);
-        let (inode, content) = found.ok_or(Refusal::Missing)?;
-        match inode.file_type() {
-            FileType::Regular => Ok((inode, content)),
-            FileType::Directory => Err(Refusal::IsADirectory.into()),
-            _ => Err(Refusal::Invalid.into()),
-        }
+        regular(found.ok_or(Refusal::Missing)?)
     }
 
     /// How many bytes of a range are holes.
@@ -76,17 +92,18 @@ impl Namespace {
     /// named again.
     pub(crate) fn copy(
         &self,
-        (from, start): (FileId, u64),
+        (from, start): (&Source, u64),
         (to, target): (FileId, u64),
         len: u64,
     ) -> Result<u64> {
         let _changing = self.changing();
-        let (source, content) = self.regular(from, start, start.saturating_add(len))?;
+        let (source, content) = self.source(from, start, start.saturating_add(len))?;
         let len = len.min(source.size.saturating_sub(start));
         if len == 0 {
             return Ok(0);
         }
-        let overlap = from == to && start < target + len && target < start + len;
+        let same = matches!(from, Source::Live(from) if *from == to);
+        let overlap = same && start < target + len && target < start + len;
         if overlap || target.checked_add(len).is_none_or(|end| end > MAX_FILE_SIZE) {
             return Err(if overlap { Refusal::Invalid } else { Refusal::TooLarge }.into());
         }
@@ -125,5 +142,13 @@ impl Namespace {
         changes.push(put_inode(to, inode));
         self.change(to, changes)?;
         Ok(len)
+    }
+}
+
+fn regular((inode, content): (Inode, Content)) -> Result<(Inode, Content)> {
+    match inode.file_type() {
+        FileType::Regular => Ok((inode, content)),
+        FileType::Directory => Err(Refusal::IsADirectory.into()),
+        _ => Err(Refusal::Invalid.into()),
     }
 }
