@@ -43,6 +43,7 @@ pub use diff::{Change, Difference, diff};
 pub use error::{FlowError, Kind, Refusal, Result};
 pub use extract::{ExtractOptions, Extracted, extract_archive};
 pub use gather::Selection;
+pub use namespace::now;
 pub use progress::{Problem, Progress};
 pub use salvage::salvage;
 pub use sink::OutputFile;

@@ -16,7 +16,7 @@ use crate::ingest;
 use crate::overlay::{Layer, Layers, Piece, Pieces};
 use crate::publish::{self, Publisher};
 use crate::reader::{Attributes, Opened, TreeReader};
-use crate::snapshots::{Snapshot, Snapshots};
+use crate::snapshots::Snapshots;
 use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{
@@ -30,7 +30,7 @@ use warp_format::codec::{Level, Packer};
 use warp_format::keys::SigningKey;
 use warp_format::limits::{MAX_CHUNK_LEN, MAX_FILE_SIZE};
 use warp_format::local::{LocalKey, MAX_ENTRY_LEN};
-use warp_format::record::{Body, Dentry, Extent, Inode, Key, KeyKind, Record, Time};
+use warp_format::record::{Body, Dentry, Extent, Inode, Key, KeyKind, Record};
 use warp_format::{
     ChunkId, ChunkRef, ContentSecret, FileId, FormatError, Head, NameHash, NamingKeys, PlainChunk,
     PortalId, Sealer, Secret,
@@ -139,7 +139,7 @@ pub struct Live {
     pub(crate) order: Mutex<()>,
     state: RwLock<State>,
     publisher: Mutex<Publisher>,
-    snapshots: Mutex<Snapshots>,
+    pub(crate) snapshots: Mutex<Snapshots>,
     /// All trees that somebody may still read: a sweep keeps what they name.
     trees: Mutex<Vec<Weak<Tree>>>,
     /// About how many bytes of the store nothing refers to any more.
@@ -504,43 +504,6 @@ impl Live {
     /// Whoever has it publishes, or keeps others from it.
     pub(crate) fn publisher(&self) -> MutexGuard<'_, Publisher> {
         self.publisher.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
-    fn locked_snapshots(&self) -> MutexGuard<'_, Snapshots> {
-        self.snapshots.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
-    /// All snapshots, by time.
-    pub fn snapshots(&self) -> Vec<Snapshot> {
-        self.locked_snapshots().list().to_vec()
-    }
-
-    /// Publishes, and gives the tree a name under which it stays.
-    /// `FlowError::BadSnapshot` if it cannot have that name.
-    pub fn make_snapshot(&self, name: &str, time: Time, tags: Vec<String>) -> Result<Snapshot> {
-        self.locked_snapshots().check_name(name)?;
-        // Until it is named, no sweep must take it.
-        let mut publisher = self.publisher();
-        let head = publish::publish(self, &mut publisher)?;
-        let (name, sequence, root) = (name.to_owned(), head.sequence, head.root);
-        let snapshot = Snapshot { name, time, sequence, root, tags };
-        self.locked_snapshots().add(snapshot.clone(), &self.fresh)?;
-        Ok(snapshot)
-    }
-
-    /// Takes a snapshot away; what only it named goes with the next sweep.
-    pub fn remove_snapshot(&self, name: &str) -> Result<()> {
-        self.locked_snapshots().remove(name, &self.fresh)
-    }
-
-    /// The snapshot of this name with a reader of its tree, which stays while
-    /// somebody has it. `FlowError::NoSnapshot` if there is none.
-    pub(crate) fn open_snapshot(&self, name: &str) -> Result<(Snapshot, Arc<Tree>)> {
-        // Held until a sweep knows of the tree.
-        let snapshots = self.locked_snapshots();
-        let snapshot = snapshots.existing(name)?.clone();
-        let tree = self.register(self.tree_at(snapshot.root));
-        Ok((snapshot, tree))
     }
 
     /// A reader of the tree with this root.

@@ -55,7 +55,7 @@ struct Orphan {
 type Released = (Vec<Change>, Option<(FileId, Orphan)>);
 
 /// Now, as the host has it.
-pub(crate) fn now() -> Time {
+pub fn now() -> Time {
     match SystemTime::now().duration_since(UNIX_EPOCH) {
         Ok(since) => Time { secs: since.as_secs() as i64, nanos: since.subsec_nanos() },
         Err(_) => Time { secs: 0, nanos: 0 },

@@ -308,6 +308,11 @@ impl Portal {
         Ok(())
     }
 
+    /// The snapshot of this name; `FlowError::NoSnapshot` if there is none.
+    pub fn snapshot(&self, name: &str) -> Result<Snapshot> {
+        self.names.live.open_snapshot(name).map(|(snapshot, _)| snapshot)
+    }
+
     /// Nobody looks at a snapshot's tree any more: if the snapshot was taken
     /// away meanwhile, what only it named leaves the disk soon.
     fn let_go(&self, tree: Arc<Tree>) {

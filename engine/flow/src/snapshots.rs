@@ -6,12 +6,14 @@
 //! holds a copy of anything. Tested by `engine/flow/tests/snapshots.rs`.
 
 use crate::error::{FlowError, Result};
-use crate::live::Fresh;
-use std::sync::Arc;
+use crate::live::{Fresh, Live, Tree};
+use crate::publish;
+use std::sync::{Arc, MutexGuard, PoisonError};
 use warp_cache::disk::Disk;
 use warp_cache::journal::Journal;
 use warp_format::Secret;
 use warp_format::local::LocalKey;
+use warp_format::record::Time;
 use warp_format::snapshot::SnapshotEntry;
 
 pub use warp_format::snapshot::{Snapshot, is_snapshot_name};
@@ -123,5 +125,44 @@ impl Snapshots {
 
     pub(crate) fn list(&self) -> &[Snapshot] {
         &self.list
+    }
+}
+
+impl Live {
+    fn locked_snapshots(&self) -> MutexGuard<'_, Snapshots> {
+        self.snapshots.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// All snapshots, by time.
+    pub fn snapshots(&self) -> Vec<Snapshot> {
+        self.locked_snapshots().list().to_vec()
+    }
+
+    /// Publishes, and gives the tree a name under which it stays.
+    /// `FlowError::BadSnapshot` if it cannot have that name.
+    pub fn make_snapshot(&self, name: &str, time: Time, tags: Vec<String>) -> Result<Snapshot> {
+        self.locked_snapshots().check_name(name)?;
+        // Until it is named, no sweep must take it.
+        let mut publisher = self.publisher();
+        let head = publish::publish(self, &mut publisher)?;
+        let (name, sequence, root) = (name.to_owned(), head.sequence, head.root);
+        let snapshot = Snapshot { name, time, sequence, root, tags };
+        self.locked_snapshots().add(snapshot.clone(), &self.fresh)?;
+        Ok(snapshot)
+    }
+
+    /// Takes a snapshot away; what only it named goes with the next sweep.
+    pub fn remove_snapshot(&self, name: &str) -> Result<()> {
+        self.locked_snapshots().remove(name, &self.fresh)
+    }
+
+    /// The snapshot of this name with a reader of its tree, which stays while
+    /// somebody has it. `FlowError::NoSnapshot` if there is none.
+    pub(crate) fn open_snapshot(&self, name: &str) -> Result<(Snapshot, Arc<Tree>)> {
+        // Held until a sweep knows of the tree.
+        let snapshots = self.locked_snapshots();
+        let snapshot = snapshots.existing(name)?.clone();
+        let tree = self.register(self.tree_at(snapshot.root));
+        Ok((snapshot, tree))
     }
 }

@@ -292,7 +292,7 @@ fn names_are_checked_and_the_list_outlives_many_changes() {
     drop((portal.close().unwrap(), portal, volume));
     for _ in 0..3 {
         let (portal, _) = place.open();
-        assert_eq!(portal.snapshots(), [kept.clone()]);
+        assert_eq!(portal.snapshots(), std::slice::from_ref(&kept));
         portal.close().unwrap();
     }
 }

@@ -70,6 +70,9 @@ pub(crate) enum Command {
     Up(Up),
     /// Unmount every portal, and end the daemon
     Down,
+    /// Keep what a portal is now, list what was kept, and let go of it
+    #[command(subcommand)]
+    Snapshot(Snapshot),
     /// Make, list, extract, verify and compare .warp archives
     #[command(subcommand)]
     Archive(Archive),
@@ -93,6 +96,9 @@ pub(crate) enum Command {
     /// The same as `portal ls`
     #[command(hide = true)]
     Ls(PortalLs),
+    /// The same as `snapshot ls`
+    #[command(hide = true)]
+    Snapshots(SnapshotLs),
 }
 
 #[derive(Debug, Subcommand)]
@@ -220,6 +226,52 @@ pub(crate) struct PortalLeave {
     /// Do not ask
     #[arg(short, long, env = "WARP_YES", value_parser = clap::builder::FalseyValueParser::new())]
     pub(crate) yes: bool,
+    #[command(flatten)]
+    pub(crate) passphrase: PassphraseArg,
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum Snapshot {
+    /// Publish a portal, and keep what it is now under a name
+    Create(SnapshotCreate),
+    /// List the snapshots of a portal
+    Ls(SnapshotLs),
+    /// Take snapshots away; what only they had leaves the disk
+    Rm(SnapshotRm),
+}
+
+#[derive(Debug, ClapArgs)]
+pub(crate) struct SnapshotCreate {
+    /// The portal
+    #[arg(value_name = "PORTAL")]
+    pub(crate) portal: String,
+    /// Its name, and that of its directory below .snapshots (default: the time, in UTC)
+    #[arg(value_name = "NAME")]
+    pub(crate) name: Option<String>,
+    /// A word to find it by; may be given several times
+    #[arg(long = "tag", value_name = "TAG", action = ArgAction::Append, env = "WARP_TAG", value_delimiter = ',')]
+    pub(crate) tags: Vec<String>,
+    #[command(flatten)]
+    pub(crate) passphrase: PassphraseArg,
+}
+
+#[derive(Debug, ClapArgs)]
+pub(crate) struct SnapshotLs {
+    /// The portal
+    #[arg(value_name = "PORTAL")]
+    pub(crate) portal: String,
+    #[command(flatten)]
+    pub(crate) passphrase: PassphraseArg,
+}
+
+#[derive(Debug, ClapArgs)]
+pub(crate) struct SnapshotRm {
+    /// The portal
+    #[arg(value_name = "PORTAL")]
+    pub(crate) portal: String,
+    /// `warp snapshot ls` lists them
+    #[arg(value_name = "NAME", required = true)]
+    pub(crate) names: Vec<String>,
     #[command(flatten)]
     pub(crate) passphrase: PassphraseArg,
 }

@@ -140,6 +140,11 @@ impl From<FlowError> for Failure {
             let hint = format!("is it {nearest}? `warp portal ls` lists all of them");
             return Self::new(error.kind().into(), error.to_string()).hint(hint);
         }
+        if let FlowError::NoSnapshot { nearest, .. } = &error {
+            let ls = "`warp snapshot ls PORTAL` lists all of them";
+            let hint = nearest.as_ref().map_or(ls.into(), |near| format!("is it {near}? {ls}"));
+            return Self::new(error.kind().into(), error.to_string()).hint(hint);
+        }
         let hint = match &error {
             FlowError::File { source, .. } | FlowError::Corrupt(source) => match source {
                 FormatError::NotA { .. } => {
@@ -164,6 +169,9 @@ impl From<FlowError> for Failure {
             }
             FlowError::BadName { .. } => {
                 Some("choose another name; `warp portal ls` lists those that are taken")
+            }
+            FlowError::BadSnapshot { .. } => {
+                Some("choose another name; `warp snapshot ls PORTAL` lists those that are taken")
             }
             FlowError::InUse { .. } => Some("`warp status` says what runs; try again later"),
             FlowError::Io { .. } => match error.kind() {

@@ -9,12 +9,13 @@ mod key;
 mod man;
 mod mount;
 mod portal;
+mod snapshot;
 mod status;
 mod sync;
 mod umount;
 mod up;
 
-use crate::args::{Archive, Command, Key, Portal};
+use crate::args::{Archive, Command, Key, Portal, Snapshot};
 use crate::config::Config;
 use crate::report::{Exit, Result, Ui};
 
@@ -36,6 +37,7 @@ pub(crate) fn run(command: Command, config: &Config, ui: &Ui) -> Result<Exit> {
         Command::Doctor => doctor::run(config, ui),
         Command::Status(args) => status::run(&args, ui),
         Command::Portal(verb) => portal::run(verb, ui),
+        Command::Snapshot(verb) => snapshot::run(verb, ui),
         Command::Sync(args) => sync::run(&args, ui),
         Command::Up(args) => up::up(&args, ui),
         Command::Down => up::down(ui),
@@ -45,5 +47,6 @@ pub(crate) fn run(command: Command, config: &Config, ui: &Ui) -> Result<Exit> {
         Command::Man(args) => man::run(&args, ui),
         Command::Init(args) => key::run(Key::Init(args), ui),
         Command::Ls(args) => portal::run(Portal::Ls(args), ui),
+        Command::Snapshots(args) => snapshot::run(Snapshot::Ls(args), ui),
     }
 }

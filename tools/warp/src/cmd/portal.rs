@@ -94,6 +94,7 @@ fn status(args: &PortalStatus, ui: &Ui) -> Result<Exit> {
     if let Some(quota) = standing.quota_bytes {
         ui.print(&format!("quota        {}", show::size(quota)))?;
     }
+    ui.print(&format!("snapshots    {}", standing.snapshots))?;
     ui.print(&format!("unpublished  {}", unpublished(&standing)))?;
     if let Some(trouble) = standing.trouble {
         ui.print(&format!("trouble      {trouble}"))?;
@@ -103,7 +104,7 @@ fn status(args: &PortalStatus, ui: &Ui) -> Result<Exit> {
 
 /// The daemon, for a question about a portal that is there only if there is
 /// a key.
-fn known(home: &Home, name: &str) -> Result<Daemon> {
+pub(super) fn known(home: &Home, name: &str) -> Result<Daemon> {
     if home.read_keyring()?.is_none() {
         if home.has_portals() {
             return Err(lost_keyring(home));
@@ -196,6 +197,7 @@ pub(super) fn merge(document: &mut Value, standing: &Standing) {
     document["chunks"] = json!(standing.chunks);
     document["stored_bytes"] = json!(standing.stored_bytes);
     document["quota_bytes"] = json!(standing.quota_bytes);
+    document["snapshots"] = json!(standing.snapshots);
     document["unpublished_bytes"] = json!(standing.unpublished_bytes);
     document["unpublished_changes"] = json!(standing.unpublished_changes);
     document["trouble"] = json!(standing.trouble);

@@ -9,6 +9,9 @@
 //! | `POST /v1/portals` | `CreatePortal` | `PortalRow` |
 //! | `DELETE /v1/portals` | `LeavePortal` | `Left` |
 //! | `POST /v1/portals/status` | `NamePortal` | `PortalStanding` |
+//! | `POST /v1/snapshots` | `MakeSnapshot` | `SnapshotRow` |
+//! | `DELETE /v1/snapshots` | `RemoveSnapshots` | – |
+//! | `POST /v1/snapshots/list` | `NamePortal` | list of `SnapshotRow` |
 //! | `POST /v1/mounts` | `MountPortal` | `MountRow`, once it is usable |
 //! | `DELETE /v1/mounts` | `Unmount` | `Unmounted`, once it is published |
 //! | `POST /v1/mounts/wait` | `OfMount` | –, once the mount has ended |
@@ -49,6 +52,11 @@ pub(super) fn routes(edge: &Arc<Edge>) -> Router {
             get(on(edge, Edge::list)).post(on(edge, Edge::create)).delete(on(edge, Edge::leave)),
         )
         .route("/v1/portals/status", post(on(edge, Edge::portal)))
+        .route(
+            "/v1/snapshots",
+            post(on(edge, Edge::make_snapshot)).delete(on(edge, Edge::remove_snapshots)),
+        )
+        .route("/v1/snapshots/list", post(on(edge, Edge::snapshots)))
         .route("/v1/mounts", post(on(edge, Edge::mount)).delete(on(edge, Edge::unmount)))
         .route("/v1/mounts/wait", post(on(edge, Edge::wait)))
         .route("/v1/sync", post(on(edge, Edge::sync)))

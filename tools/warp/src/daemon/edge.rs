@@ -20,6 +20,7 @@ use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 use tokio::sync::Notify;
 use warp_flow::home::Home;
+use warp_flow::portal::Portal;
 use warp_flow::portals::{PortalEntry, Portals};
 use warp_flow::{FlowError, Kind};
 use warp_format::Keyring;
@@ -271,18 +272,31 @@ impl Edge {
 
     /// How a portal stands: one that is not mounted is opened for the answer.
     pub(crate) fn portal(self: &Arc<Self>, ask: NamePortal) -> Result<PortalStanding> {
+        let standing = self.with_portal(&ask.name, |portal, _| Ok(standing(&portal.status())))?;
+        let entry = self.keys()?.portals.find(&ask.name)?;
+        Ok(PortalStanding { portal: self.row(&entry), standing })
+    }
+
+    /// Has something done with a portal: with the mounted one, or it is opened
+    /// for that alone.
+    pub(super) fn with_portal<T>(
+        &self,
+        name: &str,
+        act: impl FnOnce(&Arc<Portal>, Option<&Mounted>) -> Result<T>,
+    ) -> Result<T> {
         let keys = self.keys()?;
-        let entry = keys.portals.find(&ask.name)?;
+        let entry = keys.portals.find(name)?;
         let id = format!("{:#}", entry.id);
         if let Some(mounted) = self.mounts().into_iter().find(|m| m.id == id && !m.is_over()) {
-            let standing = mounted.standing();
-            return Ok(PortalStanding { portal: self.row(&entry), standing });
+            return act(mounted.portal(), Some(&mounted));
         }
         let _reserved = self.reserve(&entry)?;
         let portal = keys.portals.open(&entry.name)?;
-        let standing = standing(&portal.status());
-        portal.close_unpublished()?;
-        Ok(PortalStanding { portal: self.row(&entry), standing })
+        let done = act(&portal, None);
+        let closed = portal.close_unpublished();
+        let done = done?;
+        closed?;
+        Ok(done)
     }
 
     pub(crate) fn leave(self: &Arc<Self>, ask: LeavePortal) -> Result<Left> {

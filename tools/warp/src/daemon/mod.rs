@@ -2,7 +2,7 @@
 //! when nobody needs it.
 //!
 //! `lock` says who may be it, `api` what it is asked, `edge` what it does,
-//! `mounted` one mount of it, `log` what it says. Promises: one per home; it
+//! `mounted` one mount of it, `snapshots` what it does for those, `log` what it says. Promises: one per home; it
 //! listens when it says `ready`; a request that was accepted is answered
 //! before it ends by itself. Never: blocks the thread that accepts.
 //! Tested by `tests/tests/portal.rs`.
@@ -12,6 +12,7 @@ pub(crate) mod edge;
 pub(crate) mod lock;
 pub(crate) mod log;
 mod mounted;
+mod snapshots;
 pub(crate) mod wire;
 
 use crate::report::{Exit, Failure, Result, Ui};

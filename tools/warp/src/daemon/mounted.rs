@@ -119,19 +119,25 @@ impl Mounted {
         Failure { cause, hint: Some(hint), exit: failure.exit }
     }
 
+    /// Has the kernel write what it still keeps to itself.
+    pub(super) fn write_back(&self) -> Result<(), FlowError> {
+        if self.is_detached() {
+            return Ok(());
+        }
+        let flags = OFlags::RDONLY | OFlags::CLOEXEC;
+        let directory = rustix::fs::open(&self.directory, flags, Mode::empty());
+        let synced = directory.and_then(rustix::fs::syncfs);
+        synced.map_err(|e| FlowError::io(&self.directory, e))
+    }
+
     /// Makes what was written safe before the mount goes: where that fails, it
     /// had better stay.
     pub(crate) fn settle(&self, flush: bool) -> Result<(), Failure> {
         if self.is_detached() {
             return Ok(());
         }
-        // First what the kernel still keeps to itself.
-        let flags = OFlags::RDONLY | OFlags::CLOEXEC;
-        let directory = rustix::fs::open(&self.directory, flags, Mode::empty());
-        let synced = directory.and_then(rustix::fs::syncfs);
-        let synced = synced.map_err(|e| FlowError::io(&self.directory, e));
         let publish = || if flush { self.portal.publish().map(drop) } else { self.portal.commit() };
-        synced.and_then(|()| publish()).map_err(|e| {
+        self.write_back().and_then(|()| publish()).map_err(|e| {
             let failure = of_portal(e);
             let at = self.directory.display();
             let cause = format!("{at}: stays mounted, as it cannot be saved: {}", failure.cause);
@@ -219,6 +225,10 @@ impl Mounted {
         if self.flush.load(Ordering::SeqCst) { self.publish().map(|_| ()) } else { Ok(()) }
     }
 
+    pub(super) fn portal(&self) -> &Arc<Portal> {
+        &self.portal
+    }
+
     pub(crate) fn publish(&self) -> Result<u64, Failure> {
         let sequence = self.portal.publish().map_err(of_portal)?;
         tracing::info!(portal = %self.short_id, sequence, "published");
@@ -251,6 +261,7 @@ pub(crate) fn standing(status: &PortalStatus) -> Standing {
         unpublished_bytes: status.unpublished_bytes,
         unpublished_changes: status.unpublished_changes,
         quota_bytes: status.quota,
+        snapshots: status.snapshots,
         trouble: status.trouble.clone(),
     }
 }

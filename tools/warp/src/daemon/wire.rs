@@ -79,6 +79,7 @@ pub(crate) struct Standing {
     pub(crate) unpublished_changes: u64,
     /// Most bytes that it may take on this disk.
     pub(crate) quota_bytes: Option<u64>,
+    pub(crate) snapshots: u64,
     pub(crate) trouble: Option<String>,
 }
 
@@ -144,6 +145,31 @@ pub(crate) struct Left {
     pub(crate) was: WirePath,
     /// Where it is now.
     pub(crate) kept: Option<WirePath>,
+}
+
+#[derive(Debug, Serialize, Deserialize)]
+pub(crate) struct MakeSnapshot {
+    pub(crate) portal: String,
+    /// Without one, it is called by its time.
+    pub(crate) name: Option<String>,
+    pub(crate) tags: Vec<String>,
+}
+
+#[derive(Debug, Serialize, Deserialize)]
+pub(crate) struct RemoveSnapshots {
+    pub(crate) portal: String,
+    pub(crate) names: Vec<String>,
+}
+
+/// A snapshot of a portal.
+#[derive(Debug, Serialize, Deserialize)]
+pub(crate) struct SnapshotRow {
+    pub(crate) name: String,
+    /// When it was made: since 1970, in seconds and the nanoseconds on top.
+    pub(crate) secs: i64,
+    pub(crate) nanos: u32,
+    pub(crate) sequence: u64,
+    pub(crate) tags: Vec<String>,
 }
 
 #[derive(Debug, Clone, Serialize, Deserialize)]
