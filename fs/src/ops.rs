@@ -689,12 +689,14 @@ impl<V: Volume> Filesystem for Shell<V> {
     }
 
     fn getxattr(&self, req: &Request, ino: INodeNo, name: &OsStr, size: u32, reply: ReplyXattr) {
-        if size == 0 && name == CAPABILITY && self.volume().is_read_only(ino.0) {
-            return reply.size(1);
-        }
+        let unwritable = size == 0 && name == CAPABILITY && self.volume().is_read_only(ino.0);
         let name = name.to_owned();
         self.ask(asks(req, "getxattr", ino), reply, move |inner, reply| {
             let value = inner.volume.xattr(ino.0, name.as_bytes());
+            if unwritable && matches!(value, Ok(None)) {
+                reply.give(|reply| reply.size(1));
+                return;
+            }
             let value = value.and_then(|value| Ok(value.ok_or(Refusal::NoAttribute)?));
             reply.settle(value, |reply, value| {
                 sized(&inner.owners.xattr_shown(name.as_bytes(), value), size, reply);

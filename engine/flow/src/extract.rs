@@ -32,7 +32,9 @@ use warp_format::record::{Body, Dentry, FileType, Inode, Name, Stamp, Xattr};
 pub struct ExtractOptions {
     /// Directory to extract into; made if it is not there.
     pub target: PathBuf,
-    /// Paths in the tree; none = everything.
+    /// The directory of the tree that is extracted; empty = its root.
+    pub top: PathBuf,
+    /// Paths in that directory; none = everything.
     pub paths: Vec<PathBuf>,
     /// Replace files that exist.
     pub force: bool,
@@ -72,13 +74,15 @@ pub fn extract_archive(
 }
 
 /// Extracts what `options` names.
-fn extract<S: ChunkSource>(
+pub(crate) fn extract<S: ChunkSource>(
     reader: &TreeReader<S>,
     options: &ExtractOptions,
     progress: &Progress,
 ) -> Result<Extracted> {
+    let top = reader.resolve(&options.top)?;
     let target = Target::open(options)?;
     let mut job = Extraction::new(reader, &target, options.force, progress);
+    job.top = top;
     let (tx, rx) = sync_channel(EXTRACT_QUEUE);
     let rx = Mutex::new(rx);
     let shared = Arc::clone(&job.shared);
@@ -240,6 +244,8 @@ struct Further {
 pub(crate) struct Extraction<'a, S> {
     reader: &'a TreeReader<S>,
     target: &'a Target,
+    /// The directory that the target stands for.
+    top: FileId,
     force: bool,
     progress: &'a Progress,
     shared: Arc<Shared>,
@@ -266,6 +272,7 @@ impl<'a, S: ChunkSource> Extraction<'a, S> {
         Self {
             reader,
             target,
+            top: FileId::ROOT,
             force,
             progress,
             shared: Arc::default(),
@@ -280,19 +287,19 @@ impl<'a, S: ChunkSource> Extraction<'a, S> {
 
     fn run(&mut self, paths: &[PathBuf], jobs: SyncSender<Job>) -> Result<()> {
         if paths.is_empty() {
-            // The target takes the root's own attributes, if it has any.
-            self.reached.insert(FileId::ROOT);
-            match self.reader.attributes(FileId::ROOT) {
-                Ok(_) => self.dirs.push((Vec::new(), FileId::ROOT)),
+            // The target takes its own attributes, if it has any.
+            self.reached.insert(self.top);
+            match self.reader.attributes(self.top) {
+                Ok(_) => self.dirs.push((Vec::new(), self.top)),
                 Err(FlowError::Lost { .. }) => {}
                 Err(e) => self.shared.problem(b".", e),
             }
-            return self.tree(FileId::ROOT, Vec::new(), &jobs);
+            return self.tree(self.top, Vec::new(), &jobs);
         }
         // All paths are looked up before anything is written.
         let mut found = Vec::new();
         for path in paths {
-            self.reader.resolve(path)?;
+            self.reader.resolve_from(self.top, path)?;
             found.push(components(path)?);
         }
         // Sorted, a path comes right before what lies below it.
@@ -309,7 +316,7 @@ impl<'a, S: ChunkSource> Extraction<'a, S> {
 
     /// Makes the directories on the way, then what the path names.
     fn one_path(&mut self, names: &[Name], jobs: &SyncSender<Job>) -> Result<()> {
-        let (mut at, mut path) = (FileId::ROOT, Vec::new());
+        let (mut at, mut path) = (self.top, Vec::new());
         for name in names {
             let found = self.reader.lookup(at, name.as_bytes())?;
             let Some(dentry) = found else { return Err(FlowError::Lost { what: "name" }) };

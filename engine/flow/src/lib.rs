@@ -27,6 +27,7 @@ pub mod portals;
 mod progress;
 mod publish;
 pub mod reader;
+mod restore;
 mod salvage;
 mod sink;
 pub mod snapshots;

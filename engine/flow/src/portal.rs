@@ -310,7 +310,12 @@ impl Portal {
 
     /// The snapshot of this name; `FlowError::NoSnapshot` if there is none.
     pub fn snapshot(&self, name: &str) -> Result<Snapshot> {
-        self.names.live.open_snapshot(name).map(|(snapshot, _)| snapshot)
+        self.open_snapshot(name).map(|(snapshot, _)| snapshot)
+    }
+
+    /// The same, with its tree.
+    pub(crate) fn open_snapshot(&self, name: &str) -> Result<(Snapshot, Arc<Tree>)> {
+        self.names.live.open_snapshot(name)
     }
 
     /// Nobody looks at a snapshot's tree any more: if the snapshot was taken

@@ -34,6 +34,19 @@ impl Progress {
         self.stop.store(true, Ordering::Relaxed);
     }
 
+    /// Takes over what another one counts, in another process: its total, what
+    /// is done of it, and files.
+    pub fn show(&self, total: u64, done: u64, files: u64) {
+        self.total.store(total, Ordering::Relaxed);
+        self.done.store(done, Ordering::Relaxed);
+        self.files.store(files, Ordering::Relaxed);
+    }
+
+    /// True once it was asked to stop.
+    pub fn is_stopped(&self) -> bool {
+        self.stop.load(Ordering::Relaxed)
+    }
+
     pub(crate) fn set_total(&self, total: u64) {
         self.total.store(total, Ordering::Relaxed);
     }
@@ -47,7 +60,7 @@ impl Progress {
     }
 
     pub(crate) fn check(&self) -> Result<()> {
-        if self.stop.load(Ordering::Relaxed) { Err(FlowError::Interrupted) } else { Ok(()) }
+        if self.is_stopped() { Err(FlowError::Interrupted) } else { Ok(()) }
     }
 }
 

@@ -236,8 +236,13 @@ impl<S: ChunkSource> TreeReader<S> {
     /// The inode at a path: components relative to the root, links not
     /// followed.
     pub fn resolve(&self, path: &Path) -> Result<FileId> {
+        self.resolve_from(FileId::ROOT, path)
+    }
+
+    /// The same, relative to a directory.
+    pub(crate) fn resolve_from(&self, top: FileId, path: &Path) -> Result<FileId> {
         let missing = || FlowError::NotFound { path: path.into() };
-        let mut at = FileId::ROOT;
+        let mut at = top;
         for name in components(path)? {
             at = self.lookup(at, name.as_bytes())?.ok_or_else(missing)?.file;
         }

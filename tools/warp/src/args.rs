@@ -73,6 +73,8 @@ pub(crate) enum Command {
     /// Keep what a portal is now, list what was kept, and let go of it
     #[command(subcommand)]
     Snapshot(Snapshot),
+    /// Bring back what a snapshot has
+    Restore(Restore),
     /// Make, list, extract, verify and compare .warp archives
     #[command(subcommand)]
     Archive(Archive),
@@ -272,6 +274,30 @@ pub(crate) struct SnapshotRm {
     /// `warp snapshot ls` lists them
     #[arg(value_name = "NAME", required = true)]
     pub(crate) names: Vec<String>,
+    #[command(flatten)]
+    pub(crate) passphrase: PassphraseArg,
+}
+
+#[derive(Debug, ClapArgs)]
+pub(crate) struct Restore {
+    /// A path in a mounted portal, there or deleted; or a portal, or PORTAL:/path
+    #[arg(value_name = "PATH|PORTAL[:/path]")]
+    pub(crate) what: PathBuf,
+    /// The snapshot's name, or a time: the last one made by then (default: the last one)
+    ///
+    /// A time is 2026-11-25 or 2026-11-25T18:30 (to their end) or 2026-11-25T18:30:00Z, all in UTC, or how long
+    /// ago, like 2h or 7d.
+    #[arg(long, value_name = "SNAPSHOT|TIME", env = "WARP_AT")]
+    pub(crate) at: Option<String>,
+    /// Restore below DIR (made if missing; default: back where PATH was)
+    #[arg(short = 'C', long, value_name = "DIR", env = "WARP_DIRECTORY")]
+    pub(crate) directory: Option<PathBuf>,
+    /// Only say how much it is, and what is in the way
+    #[arg(short = 'n', long, env = "WARP_DRY_RUN", value_parser = clap::builder::FalseyValueParser::new())]
+    pub(crate) dry_run: bool,
+    /// Replace files that exist
+    #[arg(long, env = "WARP_OVERWRITE", value_parser = clap::builder::FalseyValueParser::new())]
+    pub(crate) overwrite: bool,
     #[command(flatten)]
     pub(crate) passphrase: PassphraseArg,
 }

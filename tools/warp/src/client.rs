@@ -7,7 +7,7 @@
 
 use crate::args::PassphraseArg;
 use crate::daemon::lock::RunDir;
-use crate::daemon::wire::WireFailure;
+use crate::daemon::wire::{Line, WireFailure};
 use crate::passphrase;
 use crate::report::{Exit, Failure, Result};
 use http_body_util::{BodyExt, Full};
@@ -24,13 +24,15 @@ use std::path::Path;
 use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 use tokio::runtime::Runtime;
-use warp_flow::FlowError;
 use warp_flow::home::Home;
+use warp_flow::{FlowError, Progress};
 
 /// How long it is tried to reach a daemon.
 const REACH_WITHIN: Duration = Duration::from_secs(10);
 /// How long a daemon may take to greet.
 const GREET_WITHIN: Duration = Duration::from_secs(5);
+/// How often it is looked whether somebody wants it to stop.
+const LOOK_EVERY: Duration = Duration::from_millis(100);
 const PAUSE: Duration = Duration::from_millis(5);
 /// Directories that the daemon finds its home by.
 const HOME_VARIABLES: [&str; 7] = [
@@ -152,6 +154,59 @@ impl Daemon {
         unlocked.map_err(|trouble| match trouble {
             Trouble::Failed(failure) => failure,
             Trouble::Locked => Failure::new(Exit::Refused, "the keyring is sealed again"),
+        })
+    }
+
+    /// Asks for what takes long: meanwhile `progress` shows how far it is, and
+    /// stops it. The keyring is open already.
+    pub(crate) fn ask_long<A: DeserializeOwned>(
+        &mut self,
+        path: &str,
+        body: &impl Serialize,
+        progress: &Progress,
+    ) -> Result<A> {
+        let sender = &mut self.sender;
+        let gone = || {
+            Failure::new(Exit::Failed, "the daemon ended in the middle of this")
+                .hint("its log says why: `warp info` shows where it is")
+        };
+        let unreadable = |e: serde_json::Error| {
+            Failure::new(Exit::Failed, format!("the daemon's answer cannot be read: {e}"))
+                .hint("`warp down`, then try again")
+        };
+        self.runtime.block_on(async {
+            let asked = sender.send_request(request(Method::POST, path, json(body)));
+            let mut response = asked.await.map_err(|_| gone())?;
+            let mut bytes = Vec::new();
+            let failed = response.status() != StatusCode::OK;
+            loop {
+                let frame = tokio::time::timeout(LOOK_EVERY, response.frame()).await;
+                if progress.is_stopped() {
+                    // To be gone is what stops the daemon.
+                    return Err(FlowError::Interrupted.into());
+                }
+                match frame {
+                    Ok(Some(frame)) => {
+                        let data = frame.map_err(|_| gone())?.into_data();
+                        bytes.extend_from_slice(&data.unwrap_or_default());
+                    }
+                    Ok(None) if failed => {
+                        let failure: WireFailure =
+                            serde_json::from_slice(&bytes).map_err(unreadable)?;
+                        return Err(failure.into());
+                    }
+                    Ok(None) => return Err(gone()),
+                    Err(_) => {}
+                }
+                while let Some(end) = bytes.iter().position(|b| *b == b'\n' && !failed) {
+                    let line: Vec<u8> = bytes.drain(..=end).collect();
+                    match serde_json::from_slice(&line).map_err(unreadable)? {
+                        Line::Answer(answer) => return Ok(answer),
+                        Line::Failure(failure) => return Err(failure.into()),
+                        Line::Progress { total, done, files } => progress.show(total, done, files),
+                    }
+                }
+            }
         })
     }
 

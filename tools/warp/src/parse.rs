@@ -147,7 +147,7 @@ mod tests {
             (
                 "warp create x",
                 "unrecognized subcommand 'create'",
-                "`portal create` or `archive create`",
+                "`portal create` or `snapshot create` or `archive create`",
             ),
             ("warp xyzzy", "unrecognized subcommand 'xyzzy'", "`warp --help` lists"),
             ("warp portal lss", "unrecognized subcommand 'lss'", "is it `ls`"),

@@ -329,30 +329,33 @@ impl Ui {
 
     /// Names each problem, and gives the exit code that they make.
     pub(crate) fn problems(&self, problems: &[Problem]) -> Exit {
-        for problem in problems {
-            let path = crate::show::path(&problem.path);
-            let why = problem.error.to_string();
-            let named = match &problem.error {
-                // These name the path themselves, as the host has it.
-                FlowError::Io { .. } | FlowError::Exists { .. } => true,
-                // This names the archive, which may not be what it is about.
-                FlowError::File { path, .. } => path.as_os_str().as_bytes() == problem.path,
-                _ => false,
-            };
-            let line = if named { why } else { format!("{path}: {why}") };
-            self.note(&format!("{} {}", self.paint("33", "warning:"), one_line(&line)));
-        }
-        let worst = |exit: Exit| problems.iter().any(|p| Exit::from(p.error.kind()) == exit);
-        if problems.is_empty() {
-            Exit::Ok
-        } else if worst(Exit::Integrity) {
-            Exit::Integrity
-        } else if worst(Exit::Usage) {
-            Exit::Usage
-        } else {
-            Exit::Partial
-        }
+        let told = problems.iter().map(|p| (problem_line(p), Exit::from(p.error.kind())));
+        self.tell_problems(told)
     }
+
+    /// The same of problems that are lines already, each with its exit code.
+    pub(crate) fn tell_problems(&self, problems: impl Iterator<Item = (String, Exit)>) -> Exit {
+        let mut exits = Vec::new();
+        for (line, exit) in problems {
+            self.note(&format!("{} {}", self.paint("33", "warning:"), one_line(&line)));
+            exits.push(exit);
+        }
+        let worst = [Exit::Integrity, Exit::Usage].into_iter().find(|exit| exits.contains(exit));
+        worst.unwrap_or(if exits.is_empty() { Exit::Ok } else { Exit::Partial })
+    }
+}
+
+/// What is said of a problem.
+pub(crate) fn problem_line(problem: &Problem) -> String {
+    let why = problem.error.to_string();
+    let named = match &problem.error {
+        // These name the path themselves, as the host has it.
+        FlowError::Io { .. } | FlowError::Exists { .. } => true,
+        // This names the archive, which may not be what it is about.
+        FlowError::File { path, .. } => path.as_os_str().as_bytes() == problem.path,
+        _ => false,
+    };
+    if named { why } else { format!("{}: {why}", crate::show::path(&problem.path)) }
 }
 
 /// Control characters of a hostile name must not move the cursor or forge a

@@ -63,6 +63,57 @@ pub(crate) fn duration(text: &str) -> Result<Duration, String> {
     Ok(Duration::new(whole, (nanos % 1_000_000_000) as u32))
 }
 
+/// A point in time in seconds since 1970: `2026-11-25` and `2026-11-25T18:30`
+/// (their ends), `2026-11-25T18:30:00Z`, or how long before `now`, like `2h`.
+/// All are in UTC.
+pub(crate) fn time(text: &str, now: i64) -> Result<i64, String> {
+    let bad = || {
+        format!("a time is written like 2026-11-25, 2026-11-25T18:30, or 2h (ago), not {text:?}")
+    };
+    // A number alone could be a year.
+    let has_unit = text.contains(|c: char| c.is_ascii_alphabetic());
+    if let (true, Ok(ago)) = (has_unit, duration(text)) {
+        let ago = i64::try_from(ago.as_secs()).map_err(|_| bad())?;
+        return now.checked_sub(ago).ok_or_else(bad);
+    }
+    let text = text.trim();
+    let stamp = text.strip_suffix(['Z', 'z']).unwrap_or(text);
+    let (date, clock) = stamp.split_once(['T', 't', ' ']).unwrap_or((stamp, ""));
+    let fields = |text: &str, mark: char| -> Option<Vec<i64>> {
+        let digits = |part: &str| !part.is_empty() && part.bytes().all(|b| b.is_ascii_digit());
+        text.split(mark).map(|part| digits(part).then(|| part.parse().ok()).flatten()).collect()
+    };
+    let date = fields(date, '-').ok_or_else(bad)?;
+    let clock = if clock.is_empty() { Some(Vec::new()) } else { fields(clock, ':') };
+    let clock = clock.ok_or_else(bad)?;
+    let &[year @ 1..=9999, month @ 1..=12, day @ 1..=31] = date.as_slice() else {
+        return Err(bad());
+    };
+    let leap = year % 4 == 0 && (year % 100 != 0 || year % 400 == 0);
+    let length = match month {
+        2 if leap => 29,
+        2 => 28,
+        4 | 6 | 9 | 11 => 30,
+        _ => 31,
+    };
+    // What is not said is at its end.
+    let (hour, minute, second) = match clock.as_slice() {
+        [] => (23, 59, 59),
+        &[hour, minute] => (hour, minute, 59),
+        &[hour, minute, second] => (hour, minute, second),
+        _ => return Err(bad()),
+    };
+    if day > length || hour > 23 || minute > 59 || second > 59 {
+        return Err(bad());
+    }
+    // Days since 1970 (Howard Hinnant's days-from-civil).
+    let shifted = if month <= 2 { year - 1 } else { year };
+    let (era, of_era) = (shifted.div_euclid(400), shifted.rem_euclid(400));
+    let of_year = (153 * ((month + 9) % 12) + 2) / 5 + day - 1;
+    let days = era * 146_097 + of_era * 365 + of_era / 4 - of_era / 100 + of_year - 719_468;
+    Ok(days * 86_400 + hour * 3600 + minute * 60 + second)
+}
+
 /// A number and the unit behind it, with blanks between them if one likes.
 fn split(text: &str) -> Option<(&str, &str)> {
     let text = text.trim();
@@ -158,6 +209,42 @@ mod tests {
         for (text, expected) in durations {
             assert_eq!(duration(text), Ok(expected), "{text}");
         }
+    }
+
+    #[test]
+    fn times_mean_what_people_write() {
+        let now = 1_795_674_756;
+        for (text, seconds) in [
+            ("2026-11-26T06:32:36Z", now),
+            ("2026-11-26 06:32:36", now),
+            ("2026-11-26T06:32", now + 23),
+            ("2026-11-25", 1_795_651_199),
+            ("1970-01-01T00:00:00Z", 0),
+            ("1969-12-31", -1),
+            ("2024-02-29T00:00:00", 1_709_164_800),
+            ("2h", now - 7200),
+            ("0s", now),
+        ] {
+            assert_eq!(time(text, now), Ok(seconds), "{text}");
+        }
+        for bad in [
+            "",
+            "x",
+            "2026",
+            "2026-13-01",
+            "2026-02-29",
+            "2026-11-31",
+            "2026-11-25T24:00",
+            "2026-11-25T12",
+            "2026-11-25T12:00:60Z",
+            "-1-2-3",
+            "2026-11-25T12:00:00+01:00",
+            "20000000000000w",
+        ] {
+            assert!(time(bad, now).is_err(), "{bad:?}");
+        }
+        let shown = crate::show::time(warp_format::record::Time { secs: now, nanos: 0 });
+        assert_eq!(time(&shown, 0), Ok(now));
     }
 
     #[test]

@@ -9,6 +9,7 @@ mod key;
 mod man;
 mod mount;
 mod portal;
+mod restore;
 mod snapshot;
 mod status;
 mod sync;
@@ -38,6 +39,7 @@ pub(crate) fn run(command: Command, config: &Config, ui: &Ui) -> Result<Exit> {
         Command::Status(args) => status::run(&args, ui),
         Command::Portal(verb) => portal::run(verb, ui),
         Command::Snapshot(verb) => snapshot::run(verb, ui),
+        Command::Restore(args) => restore::run(&args, ui),
         Command::Sync(args) => sync::run(&args, ui),
         Command::Up(args) => up::up(&args, ui),
         Command::Down => up::down(ui),

@@ -3,10 +3,9 @@
 use crate::args::Sync;
 use crate::client::Daemon;
 use crate::daemon::wire::{OfMount, Synced};
-use crate::places::mount_of;
+use crate::places::{mount_of, write_back};
 use crate::report::{Exit, Failure, Result, Ui};
 use hyper::Method;
-use rustix::fs::{Mode, OFlags};
 use serde_json::json;
 use warp_flow::FlowError;
 use warp_flow::home::Home;
@@ -22,11 +21,7 @@ pub(crate) fn run(args: &Sync, ui: &Ui) -> Result<Exit> {
     let home = Home::from_environment()?;
     let mut daemon = Daemon::running(&home)?.ok_or_else(no_portal)?;
     // First what the kernel still keeps to itself.
-    let directory =
-        rustix::fs::open(&mount.directory, OFlags::RDONLY | OFlags::CLOEXEC, Mode::empty());
-    directory
-        .and_then(rustix::fs::syncfs)
-        .map_err(|e| Failure::from(FlowError::io(&mount.directory, e)))?;
+    write_back(&mount.directory).map_err(|e| FlowError::io(&mount.directory, e))?;
     let ask = OfMount { directory: mount.directory.as_path().into() };
     let synced: Synced = daemon.ask(Method::POST, "/v1/sync", &ask)?;
     if ui.json {

@@ -12,6 +12,7 @@
 //! | `POST /v1/snapshots` | `MakeSnapshot` | `SnapshotRow` |
 //! | `DELETE /v1/snapshots` | `RemoveSnapshots` | – |
 //! | `POST /v1/snapshots/list` | `NamePortal` | list of `SnapshotRow` |
+//! | `POST /v1/restore` | `RestoreSnapshot` | lines: [`Line`](super::wire::Line) of `Restored` |
 //! | `POST /v1/mounts` | `MountPortal` | `MountRow`, once it is usable |
 //! | `DELETE /v1/mounts` | `Unmount` | `Unmounted`, once it is published |
 //! | `POST /v1/mounts/wait` | `OfMount` | –, once the mount has ended |
@@ -25,6 +26,7 @@
 //! keyring is sealed: unlock it and ask again.
 
 use super::edge::{Edge, Refusal};
+use super::long::long;
 use super::wire::{Hello, WireFailure};
 use crate::report::{Exit, Failure};
 use axum::Router;
@@ -39,7 +41,7 @@ use std::pin::Pin;
 use std::sync::Arc;
 use zeroize::Zeroizing;
 
-type Answer = Pin<Box<dyn Future<Output = Response> + Send>>;
+pub(super) type Answer = Pin<Box<dyn Future<Output = Response> + Send>>;
 
 /// All requests.
 pub(super) fn routes(edge: &Arc<Edge>) -> Router {
@@ -57,6 +59,7 @@ pub(super) fn routes(edge: &Arc<Edge>) -> Router {
             post(on(edge, Edge::make_snapshot)).delete(on(edge, Edge::remove_snapshots)),
         )
         .route("/v1/snapshots/list", post(on(edge, Edge::snapshots)))
+        .route("/v1/restore", post(long(edge, Edge::restore)))
         .route("/v1/mounts", post(on(edge, Edge::mount)).delete(on(edge, Edge::unmount)))
         .route("/v1/mounts/wait", post(on(edge, Edge::wait)))
         .route("/v1/sync", post(on(edge, Edge::sync)))
@@ -98,7 +101,7 @@ fn unlock(edge: &Arc<Edge>) -> impl Fn(Bytes) -> Answer + Clone + Send + Sync + 
     }
 }
 
-fn read<Q: DeserializeOwned>(body: &[u8]) -> Result<Q, Failure> {
+pub(super) fn read<Q: DeserializeOwned>(body: &[u8]) -> Result<Q, Failure> {
     let body = if body.is_empty() { b"null" } else { body };
     serde_json::from_slice(body)
         .map_err(|e| Failure::new(Exit::Usage, format!("the request cannot be read: {e}")))
@@ -109,18 +112,22 @@ async fn answer<A: Serialize + Send + 'static>(
 ) -> Response {
     match tokio::task::spawn_blocking(work).await {
         Ok(Ok(answer)) => json(StatusCode::OK, &answer),
-        Ok(Err(Refusal::Locked)) => {
-            let failure = Failure::new(Exit::Refused, "the keyring is sealed")
-                .hint("give `--passphrase-file FILE` or set WARP_PASSPHRASE");
-            refusal(StatusCode::LOCKED, failure)
-        }
-        Ok(Err(Refusal::Failed(failure))) => refusal(status_of(failure.exit), failure),
+        Ok(Err(why)) => refused(why),
         Err(_) => {
             let failure = Failure::new(Exit::Failed, "the daemon failed in the middle of this")
                 .hint("its log says more: `warp info` shows where it is");
             refusal(StatusCode::INTERNAL_SERVER_ERROR, failure)
         }
     }
+}
+
+/// The answer to what is not fulfilled.
+pub(super) fn refused(why: Refusal) -> Response {
+    let status = match &why {
+        Refusal::Locked => StatusCode::LOCKED,
+        Refusal::Failed(failure) => status_of(failure.exit),
+    };
+    refusal(status, why.failure())
 }
 
 fn status_of(exit: Exit) -> StatusCode {

@@ -40,6 +40,16 @@ pub(crate) enum Refusal {
     Failed(Failure),
 }
 
+impl Refusal {
+    pub(super) fn failure(self) -> Failure {
+        match self {
+            Self::Locked => Failure::new(Exit::Refused, "the keyring is sealed")
+                .hint("give `--passphrase-file FILE` or set WARP_PASSPHRASE"),
+            Self::Failed(failure) => failure,
+        }
+    }
+}
+
 impl From<Failure> for Refusal {
     fn from(failure: Failure) -> Self {
         Self::Failed(failure)
@@ -167,6 +177,11 @@ impl Edge {
             return Ok(Arc::clone(keys));
         }
         self.open_keyring(None)
+    }
+
+    /// Fails with [`Refusal::Locked`] while the keyring is sealed.
+    pub(super) fn check_unlocked(&self) -> Result<()> {
+        self.keys().map(drop)
     }
 
     fn open_keyring(&self, passphrase: Option<&[u8]>) -> Result<Arc<Keys>> {

@@ -1,7 +1,7 @@
 //! The daemon of one home ("edge"): mounts portals, publishes them, and ends
 //! when nobody needs it.
 //!
-//! `lock` says who may be it, `api` what it is asked, `edge` what it does,
+//! `lock` says who may be it, `api` what it is asked (`long` what takes long), `edge` what it does,
 //! `mounted` one mount of it, `snapshots` what it does for those, `log` what it says. Promises: one per home; it
 //! listens when it says `ready`; a request that was accepted is answered
 //! before it ends by itself. Never: blocks the thread that accepts.
@@ -11,6 +11,7 @@ mod api;
 pub(crate) mod edge;
 pub(crate) mod lock;
 pub(crate) mod log;
+mod long;
 mod mounted;
 mod snapshots;
 pub(crate) mod wire;

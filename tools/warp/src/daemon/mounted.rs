@@ -2,10 +2,9 @@
 
 use super::edge::of_portal;
 use super::wire::{MountRow, Standing};
-use crate::places::is_archive_mount;
+use crate::places::{is_archive_mount, write_back};
 use crate::report::{Exit, Failure};
 use crate::show;
-use rustix::fs::{Mode, OFlags};
 use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -124,10 +123,7 @@ impl Mounted {
         if self.is_detached() {
             return Ok(());
         }
-        let flags = OFlags::RDONLY | OFlags::CLOEXEC;
-        let directory = rustix::fs::open(&self.directory, flags, Mode::empty());
-        let synced = directory.and_then(rustix::fs::syncfs);
-        synced.map_err(|e| FlowError::io(&self.directory, e))
+        write_back(&self.directory).map_err(|e| FlowError::io(&self.directory, e))
     }
 
     /// Makes what was written safe before the mount goes: where that fails, it

@@ -5,12 +5,18 @@
 //! Tested by `tests/tests/snapshots.rs`.
 
 use super::edge::{Edge, Refusal};
-use super::wire::{MakeSnapshot, NamePortal, RemoveSnapshots, SnapshotRow};
+use super::wire::{
+    MakeSnapshot, NamePortal, RemoveSnapshots, RestoreSnapshot, Restored, SnapshotRow, WireProblem,
+};
+use crate::report::{Exit, problem_line};
 use crate::show;
+use std::ffi::OsStr;
+use std::os::unix::ffi::OsStrExt;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use warp_flow::FlowError;
 use warp_flow::portal::Portal;
 use warp_flow::snapshots::Snapshot;
+use warp_flow::{ExtractOptions, FlowError, Problem, Progress};
 use warp_format::record::Time;
 
 type Result<T> = std::result::Result<T, Refusal>;
@@ -19,6 +25,20 @@ impl From<Snapshot> for SnapshotRow {
     fn from(made: Snapshot) -> Self {
         let Snapshot { name, time: Time { secs, nanos }, sequence, tags, .. } = made;
         Self { name, secs, nanos, sequence, tags }
+    }
+}
+
+impl From<Problem> for WireProblem {
+    fn from(problem: Problem) -> Self {
+        let line = problem_line(&problem);
+        let Problem { path, error } = problem;
+        Self {
+            line,
+            path: Path::new(OsStr::from_bytes(&path)).into(),
+            why: error.to_string(),
+            exit: Exit::from(error.kind()) as u8,
+            exists: matches!(error, FlowError::Exists { .. }),
+        }
     }
 }
 
@@ -36,6 +56,29 @@ fn make_named(portal: &Portal, name: Option<String>, tags: Vec<String>) -> Resul
 }
 
 impl Edge {
+    pub(super) fn restore(
+        self: &Arc<Self>,
+        ask: RestoreSnapshot,
+        progress: &Progress,
+    ) -> Result<Restored> {
+        let path = PathBuf::from(ask.path);
+        let options = ExtractOptions {
+            target: ask.target.into(),
+            top: ask.top.into(),
+            paths: if path.as_os_str().is_empty() { Vec::new() } else { vec![path] },
+            force: ask.overwrite,
+        };
+        self.with_portal(&ask.portal, |portal, _| {
+            let done = if ask.dry_run {
+                portal.plan_restore(&ask.snapshot, &options, progress)?
+            } else {
+                portal.restore(&ask.snapshot, &options, progress)?
+            };
+            let problems = done.problems.into_iter().map(WireProblem::from).collect();
+            Ok(Restored { names: done.names, bytes: done.bytes, problems })
+        })
+    }
+
     pub(super) fn make_snapshot(self: &Arc<Self>, ask: MakeSnapshot) -> Result<SnapshotRow> {
         self.with_portal(&ask.portal, |portal, mounted| {
             // What the kernel still keeps to itself belongs to it.

@@ -172,6 +172,47 @@ pub(crate) struct SnapshotRow {
     pub(crate) tags: Vec<String>,
 }
 
+#[derive(Debug, Serialize, Deserialize)]
+pub(crate) struct RestoreSnapshot {
+    pub(crate) portal: String,
+    pub(crate) snapshot: String,
+    /// The directory of the portal that `target` stands for.
+    pub(crate) top: WirePath,
+    /// What of it; empty: all.
+    pub(crate) path: WirePath,
+    pub(crate) target: WirePath,
+    pub(crate) overwrite: bool,
+    pub(crate) dry_run: bool,
+}
+
+#[derive(Debug, Serialize, Deserialize)]
+pub(crate) struct Restored {
+    pub(crate) names: u64,
+    pub(crate) bytes: u64,
+    pub(crate) problems: Vec<WireProblem>,
+}
+
+/// Something that was not done while the rest went on.
+#[derive(Debug, Serialize, Deserialize)]
+pub(crate) struct WireProblem {
+    pub(crate) path: WirePath,
+    pub(crate) why: String,
+    /// Both, as they are told.
+    pub(crate) line: String,
+    pub(crate) exit: u8,
+    /// Something is there already.
+    pub(crate) exists: bool,
+}
+
+/// A line of the answer to a request that takes long.
+#[derive(Debug, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub(crate) enum Line<A> {
+    Progress { total: u64, done: u64, files: u64 },
+    Answer(A),
+    Failure(WireFailure),
+}
+
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub(crate) struct MountPortal {
     pub(crate) portal: String,

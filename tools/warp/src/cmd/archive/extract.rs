@@ -5,6 +5,7 @@ use crate::bar::{Bar, Unit};
 use crate::report::{Exit, Failure, Result, Ui};
 use crate::{show, signals};
 use serde_json::json;
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Instant;
 use warp_flow::{ExtractOptions, FlowError, Progress};
@@ -12,6 +13,7 @@ use warp_flow::{ExtractOptions, FlowError, Progress};
 pub(crate) fn run(args: Extract, ui: &Ui) -> Result<Exit> {
     let options = ExtractOptions {
         target: args.directory.unwrap_or_default(),
+        top: PathBuf::new(),
         paths: args.paths,
         force: args.force,
     };
