@@ -14,6 +14,7 @@ use std::io;
 use std::os::unix::ffi::{OsStrExt, OsStringExt};
 use std::path::{Path, PathBuf};
 use std::process::Command;
+use std::sync::mpsc;
 use std::time::Duration;
 use warp_flow::volume::Volume;
 
@@ -27,6 +28,8 @@ const DEVICE: &str = "/dev/fuse";
 const THREADS: usize = 4;
 /// How long a request may take.
 pub const DEADLINE: Duration = Duration::from_secs(30);
+/// How long a mount is waited for that may be dead.
+const ANSWER_WITHIN: Duration = Duration::from_secs(1);
 
 /// Why something could not be mounted.
 #[derive(Debug, thiserror::Error)]
@@ -279,10 +282,15 @@ fn is_ours(path: &Path) -> bool {
 }
 
 /// True for a mount that no process serves. Attributes would not tell: the
-/// kernel may still have them.
+/// kernel may still have them. One that does not answer within a second has a
+/// process, be it a stopped one.
 pub fn is_dead(directory: &Path) -> bool {
     use rustix::io::Errno;
-    matches!(rustix::fs::statvfs(directory), Err(Errno::NOTCONN | Errno::CONNABORTED))
+    let (tell, told) = mpsc::channel();
+    let directory = directory.to_owned();
+    std::thread::spawn(move || tell.send(rustix::fs::statvfs(directory).err()));
+    let error = told.recv_timeout(ANSWER_WITHIN).ok().flatten();
+    matches!(error, Some(Errno::NOTCONN | Errno::CONNABORTED))
 }
 
 /// The path from the root, made without touching the last component, which

@@ -265,7 +265,7 @@ fn quiet_says_less_and_verbose_more() {
 }
 
 #[test]
-fn status_watches_as_often_as_said() {
+fn status_watches_mounts_as_often_as_said() {
     let device = Device::without_key();
     let script = "timeout 2 \"$WARP_BIN\" status --json --watch=300ms | wc -l";
     let lines: u32 =

@@ -59,7 +59,7 @@ fn a_mount_shows_a_snapshot_as_it_was_and_tools_copy_out_of_it() {
 /// Two contents of one file are two inodes: neither the kernel's pages nor its
 /// attributes are mixed up, and what is live goes on changing.
 #[test]
-fn each_snapshot_has_inodes_of_its_own() {
+fn each_snapshot_in_a_mount_has_inodes_of_its_own() {
     let device = Device::mounted();
     let file = device.at("f");
     for n in 0..3_u8 {
@@ -88,7 +88,7 @@ fn each_snapshot_has_inodes_of_its_own() {
 /// Root may do anything to a file, but not here; and what a program does
 /// through a shared map, of which the kernel asks nobody, is not kept.
 #[test]
-fn no_program_changes_a_snapshot() {
+fn no_program_changes_a_snapshot_in_a_mount() {
     let device = Device::mounted();
     write(&device.at("f"), b"content");
     write(&device.at("big"), &noise(300_000, 1));
@@ -162,7 +162,7 @@ fn snapshots_come_and_go_under_a_mount() {
 }
 
 #[test]
-fn what_was_deleted_is_brought_back_where_it_was() {
+fn what_was_deleted_is_brought_back_into_the_mount() {
     let device = Device::mounted();
     let source = mkdir(&device.path("source"));
     bash(&source, "mkdir -p a/b && echo x > a/b/f && ln a/b/f a/g && ln -s g a/l && chmod 640 a/g
@@ -225,7 +225,7 @@ fn a_directory_of_a_portal_that_is_mounted_alone_is_restored_alone() {
 }
 
 #[test]
-fn what_cannot_be_restored_is_refused_with_what_to_do() {
+fn what_cannot_be_restored_from_a_mount_is_refused() {
     let device = Device::mounted();
     write(&device.at("f"), b"x");
     let m = device.m();
@@ -259,7 +259,7 @@ fn what_cannot_be_restored_is_refused_with_what_to_do() {
 
 /// The work ends when nobody waits for it; what was restored by then is whole.
 #[test]
-fn a_restore_is_stopped_by_a_signal_and_done_again() {
+fn a_restore_of_a_mounted_portal_is_stopped_by_a_signal() {
     let device = Device::mounted();
     let files = 400;
     for n in 0..files {

@@ -3,6 +3,7 @@
 //! portals without their keyring.
 
 use std::fs;
+use std::time::{Duration, Instant};
 use warp_tests::device::{Device, Words, fails};
 use warp_tests::must;
 use warp_tests::nasty::{mkdir, write};
@@ -27,6 +28,24 @@ fn status_lists_a_mounted_archive_and_a_dead_portal_mount() {
     device.warp(["umount", "m"]).ok();
     let shown = device.warp(["status"]).ok().text();
     assert!(!shown.contains(&at.display().to_string()), "{shown}");
+}
+
+/// One process that does not go on must not stop everybody who looks.
+#[test]
+fn a_mount_whose_process_is_stopped_holds_nobody_up() {
+    let (device, other) = (Device::mounted(), Device::new());
+    let daemon = device.daemon().to_string();
+    must("kill", ["-STOP", &daemon]);
+    let started = Instant::now();
+    let shown = other.warp(["status"]).run();
+    let doctor = other.warp(["doctor"]).run();
+    must("kill", ["-CONT", &daemon]);
+    let took = started.elapsed();
+    let line = format!("on {}, by the daemon of another WARP_HOME", device.m().display());
+    assert!(shown.text().contains(&line), "{}", shown.text());
+    assert!(!doctor.text().contains("no process serves"), "{}", doctor.text());
+    assert!(took < Duration::from_secs(20), "{took:?}");
+    device.umount();
 }
 
 #[test]
