@@ -318,7 +318,7 @@ impl Replay<'_> {
         self.file.read_at(&mut bytes, 0).map_err(io)?;
         let header = match JournalHeader::decode(&bytes) {
             Ok(header) if header.number == self.number => header,
-            Err(source @ FormatError::Newer { .. }) => {
+            Err(source @ FormatError::Version { .. }) => {
                 return Err(CacheError::corrupt(self.name, 0, source));
             }
             _ if newest && !self.holds_entry(&bytes) => return Ok(None),

@@ -375,7 +375,7 @@ fn open_pack(disk: &dyn Disk, name: PackName, recovery: &mut Recovery) -> Result
     }
     let headed = match PackHeader::decode(&header) {
         Ok(found) => (found.class, found.number) == name,
-        Err(source @ FormatError::Newer { .. }) => {
+        Err(source @ FormatError::Version { .. }) => {
             return Err(CacheError::corrupt(&file_name, 0, source));
         }
         Err(_) => false,

@@ -224,7 +224,7 @@ impl FlowError {
             },
             // Inside of an archive that this warp reads, another version is
             // damage.
-            Self::File { source: FormatError::Newer { .. }, .. } => Kind::Failed,
+            Self::File { source: FormatError::Version { .. }, .. } => Kind::Failed,
             Self::File { source, .. } | Self::Corrupt(source) => match source {
                 FormatError::WrongKey { .. } | FormatError::Locked => Kind::Refused,
                 _ => Kind::Integrity,

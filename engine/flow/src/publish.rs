@@ -75,7 +75,7 @@ pub(crate) fn newest_head(disk: &dyn Disk, secrets: &PortalSecrets) -> Result<Op
                 file.sync().map_err(head_error)?;
                 return Ok(Some(head));
             }
-            Err(e @ FormatError::Newer { .. }) => return Err(e.into()),
+            Err(e @ FormatError::Version { .. }) => return Err(e.into()),
             _ => {}
         }
     }

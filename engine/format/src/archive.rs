@@ -11,7 +11,7 @@ use crate::bytes::Reader;
 use crate::error::{FormatError, Result};
 use crate::id::{ChunkId, ContentHash, DeviceId};
 use crate::keys::{PassphraseSlot, SigningKey, verify_signature};
-use crate::limits::{MAX_NODE_LEN, MAX_SEALED_LEN, VERSION};
+use crate::limits::{MAX_NODE_LEN, MAX_SEALED_LEN, VERSION, check_version};
 use crate::seal::{ChunkRef, SEAL_HEADER_LEN, SealedChunk, Suite};
 
 /// First bytes of an archive. The non-ASCII byte, the line ends and ^Z show
@@ -32,7 +32,7 @@ pub const INDEX_ENTRY_LEN: usize = 28;
 pub const FOOTER_LEN: usize = 576;
 
 const CHECK_LEN: usize = 32;
-const SIGN_CONTEXT: &str = "warp v0 archive signature";
+const SIGN_CONTEXT: &str = "warp v1 archive signature";
 
 /// What stands at the start of an archive and again in its footer.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -69,9 +69,7 @@ impl Header {
         let mut r = Reader::new(bytes);
         r.take(MAGIC.len(), at)?;
         let version = r.u8(at)?;
-        if version > VERSION {
-            return Err(FormatError::Newer { at: "archive", version, known: VERSION });
-        }
+        check_version("archive", version)?;
         let body = checked(bytes, HEADER_LEN, at)?;
         let suite = Suite::from_byte(r.u8(at)?)?;
         if r.array::<2>(at)? != [0, 0] {
@@ -268,9 +266,7 @@ impl Footer {
         let mut r = Reader::new(bytes);
         r.take(FOOTER_MAGIC.len(), at)?;
         let version = r.u8(at)?;
-        if version > VERSION {
-            return Err(FormatError::Newer { at: "archive", version, known: VERSION });
-        }
+        check_version("archive", version)?;
         let mut r = Reader::new(checked(bytes, FOOTER_LEN, at)?);
         r.take(FOOTER_MAGIC.len() + 1, at)?;
         let signed = match r.array::<3>(at)? {
@@ -371,7 +367,7 @@ mod tests {
     fn a_newer_version_is_named_as_such() {
         let mut bytes = Header { slot: None }.encode();
         bytes[8] = 9;
-        assert!(matches!(Header::decode(&bytes), Err(FormatError::Newer { version: 9, .. })));
+        assert!(matches!(Header::decode(&bytes), Err(FormatError::Version { version: 9, .. })));
         assert!(matches!(Header::decode(b"hello"), Err(FormatError::NotA { .. })));
     }
 

@@ -27,14 +27,14 @@ pub enum FormatError {
         /// What is allowed.
         limit: u64,
     },
-    /// Written by a newer warp.
-    #[error("{at}: format version {version} is newer than this warp (which reads version {known})")]
-    Newer {
+    /// Written by a newer warp, or before version 1 was fixed.
+    #[error("{at}: format version {version} is {} this warp (which reads version {known})", age(*version, *known))]
+    Version {
         /// What carries the version.
         at: &'static str,
         /// The version found.
         version: u8,
-        /// The newest version that this build reads.
+        /// The version that this build reads.
         known: u8,
     },
     /// Not the thing at all: the magic bytes are missing.
@@ -86,3 +86,7 @@ pub enum FormatError {
 
 /// Result of this crate.
 pub type Result<T, E = FormatError> = core::result::Result<T, E>;
+
+fn age(version: u8, known: u8) -> &'static str {
+    if version > known { "newer than" } else { "too old for" }
+}

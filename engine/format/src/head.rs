@@ -8,10 +8,10 @@ use crate::bytes::{Put, Reader};
 use crate::error::{FormatError, Result};
 use crate::id::{DeviceId, PortalId};
 use crate::keys::{SigningKey, verify_signature};
-use crate::limits::{MAX_HEADS_SEEN, VERSION};
+use crate::limits::{MAX_HEADS_SEEN, VERSION, check_version};
 use crate::seal::ChunkRef;
 
-const CONTEXT: &str = "warp v0 head signature";
+const CONTEXT: &str = "warp v1 head signature";
 
 /// What a device says of a portal: numbered, immutable.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -69,9 +69,7 @@ impl Head {
             bytes.split_last_chunk::<64>().ok_or(FormatError::Truncated { at })?;
         let mut r = Reader::new(body);
         let version = r.u8(at)?;
-        if version > VERSION {
-            return Err(FormatError::Newer { at, version, known: VERSION });
-        }
+        check_version(at, version)?;
         let (portal, device) = (PortalId(r.array(at)?), DeviceId(r.array(at)?));
         let (sequence, root) = (r.varint(at)?, ChunkRef::decode(&mut r)?);
         let count = r.varint(at)?;

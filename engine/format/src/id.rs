@@ -60,7 +60,7 @@ identity! {
 }
 identity! {
     /// A device as stamps and version vectors write it: the first 8 bytes of
-    /// `derive_key("warp v0 device tag")` of its [`DeviceId`].
+    /// `derive_key("warp v1 device tag")` of its [`DeviceId`].
     DeviceTag, 8
 }
 
@@ -74,7 +74,7 @@ impl ChunkId {
 impl DeviceId {
     /// The short form that stamps carry.
     pub fn tag(&self) -> DeviceTag {
-        let hash = blake3::derive_key("warp v0 device tag", &self.0);
+        let hash = blake3::derive_key("warp v1 device tag", &self.0);
         let mut tag = [0; 8];
         tag.copy_from_slice(&hash[..8]);
         DeviceTag(tag)

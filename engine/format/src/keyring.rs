@@ -10,13 +10,13 @@ use crate::id::DeviceId;
 use crate::keys::{
     ArgonCost, PassphraseSlot, RecoveryPhrase, Secret, SigningKey, verify_signature,
 };
-use crate::limits::VERSION;
+use crate::limits::{VERSION, check_version};
 use chacha20poly1305::aead::{AeadInOut, KeyInit};
 use chacha20poly1305::{Tag, XChaCha20Poly1305, XNonce};
 use zeroize::Zeroizing;
 
 const MAGIC: [u8; 8] = *b"\x93WARPkey";
-const CERTIFICATE: &str = "warp v0 device certificate";
+const CERTIFICATE: &str = "warp v1 device certificate";
 const HEAD_LEN: usize = 12;
 const BODY_LEN: usize = 32 + 32 + 64;
 const NONCE_LEN: usize = 24;
@@ -122,9 +122,7 @@ impl Keyring {
         let mut r = Reader::new(bytes);
         r.take(MAGIC.len(), at)?;
         let version = r.u8(at)?;
-        if version > VERSION {
-            return Err(FormatError::Newer { at, version, known: VERSION });
-        }
+        check_version(at, version)?;
         let (body, check) =
             bytes.split_last_chunk::<CHECK_LEN>().ok_or(FormatError::Truncated { at })?;
         if blake3::hash(body).as_bytes() != check {

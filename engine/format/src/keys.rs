@@ -36,19 +36,19 @@ impl Secret {
     /// stored contents, apart from its journal.
     #[must_use]
     pub fn for_dedup(&self) -> Self {
-        Self(self.derive("warp v0 dedup log"))
+        Self(self.derive("warp v1 dedup log"))
     }
 
     /// From a portal's local secret: what seals its list of snapshots.
     #[must_use]
     pub fn for_snapshots(&self) -> Self {
-        Self(self.derive("warp v0 snapshots"))
+        Self(self.derive("warp v1 snapshots"))
     }
 
     /// From a portal's local secret: the key of this device's inode numbers.
     #[must_use]
     pub fn for_numbers(&self) -> [u8; 32] {
-        self.derive("warp v0 inode numbers")
+        self.derive("warp v1 inode numbers")
     }
 
     fn derive(&self, context: &str) -> [u8; 32] {
@@ -70,17 +70,17 @@ impl NamingKeys {
     /// From the portal's (or the sealed archive's) root secret.
     pub fn derive(root: &Secret) -> Self {
         let mut gear_bytes = [0u8; 256 * 8];
-        let seed = root.derive("warp v0 gear table");
+        let seed = root.derive("warp v1 gear table");
         blake3::Hasher::new_keyed(&seed).finalize_xof().fill(&mut gear_bytes);
         let mut table = [0u64; 256];
         for (number, bytes) in table.iter_mut().zip(gear_bytes.as_chunks::<8>().0) {
             *number = u64::from_le_bytes(*bytes);
         }
         Self {
-            hash: root.derive("warp v0 content hash"),
-            node_hash: root.derive("warp v0 node hash"),
-            name: root.derive("warp v0 name hash"),
-            node_cut: root.derive("warp v0 node cut"),
+            hash: root.derive("warp v1 content hash"),
+            node_hash: root.derive("warp v1 node hash"),
+            name: root.derive("warp v1 name hash"),
+            node_cut: root.derive("warp v1 node cut"),
             gear: GearTable::new(table),
         }
     }
@@ -146,8 +146,8 @@ impl ContentSecret {
         material[..32].copy_from_slice(root.expose());
         material[32..].copy_from_slice(&epoch.to_le_bytes());
         Self {
-            siv: blake3::derive_key("warp v0 chunk siv", &*material),
-            chunk: blake3::derive_key("warp v0 chunk secret", &*material),
+            siv: blake3::derive_key("warp v1 chunk siv", &*material),
+            chunk: blake3::derive_key("warp v1 chunk secret", &*material),
         }
     }
 
@@ -164,7 +164,7 @@ impl ContentSecret {
         let mut material = Zeroizing::new([0u8; 64]);
         material[..32].copy_from_slice(&self.chunk);
         material[32..].copy_from_slice(siv);
-        let key = Zeroizing::new(blake3::derive_key("warp v0 chunk key", &*material));
+        let key = Zeroizing::new(blake3::derive_key("warp v1 chunk key", &*material));
         ChaCha20Poly1305::new(&AeadKey::from(*key))
     }
 }
@@ -263,8 +263,8 @@ impl PassphraseSlot {
         argon
             .hash_password_into(passphrase, salt, stretched.as_mut_slice())
             .map_err(|_| FormatError::Invalid { at: "passphrase slot cost" })?;
-        let commitment = blake3::derive_key("warp v0 slot commitment", &*stretched);
-        let key = Zeroizing::new(blake3::derive_key("warp v0 slot key", &*stretched));
+        let commitment = blake3::derive_key("warp v1 slot commitment", &*stretched);
+        let key = Zeroizing::new(blake3::derive_key("warp v1 slot key", &*stretched));
         Ok((commitment, ChaCha20Poly1305::new(&AeadKey::from(*key))))
     }
 
@@ -381,8 +381,8 @@ impl RecoveryPhrase {
     pub fn owner_keys(&self) -> (SigningKey, Secret) {
         let seed = Zeroizing::new(self.0.to_seed_normalized(""));
         (
-            SigningKey::from_seed(&hkdf(&seed, b"warp v0 owner key")),
-            hkdf(&seed, b"warp v0 keyring key"),
+            SigningKey::from_seed(&hkdf(&seed, b"warp v1 owner key")),
+            hkdf(&seed, b"warp v1 keyring key"),
         )
     }
 }

@@ -1,9 +1,21 @@
 //! Every limit of the format in one place. A decoder refuses what exceeds
 //! one of these before it reserves anything for it.
 
-/// Version byte of everything written today. Version 0 is not frozen: an
-/// archive of version 0 is readable by the build that wrote it.
-pub const VERSION: u8 = 0;
+use crate::error::{FormatError, Result};
+
+/// Version byte of everything written today. What is of this version stays
+/// readable for ever; version 0 was that of builds before it was fixed.
+pub const VERSION: u8 = 1;
+
+/// Refuses another version than this build knows. It comes before any
+/// checksum, of which another version may have another.
+pub(crate) fn check_version(at: &'static str, version: u8) -> Result<()> {
+    if version == VERSION {
+        Ok(())
+    } else {
+        Err(FormatError::Version { at, version, known: VERSION })
+    }
+}
 
 /// Longest plain chunk, in bytes.
 pub const MAX_CHUNK_LEN: usize = 4 << 20;

@@ -7,7 +7,7 @@
 use crate::bytes::Reader;
 use crate::error::{FormatError, Result};
 use crate::keys::Secret;
-use crate::limits::VERSION;
+use crate::limits::{VERSION, check_version};
 use chacha20poly1305::aead::{AeadInOut, KeyInit};
 use chacha20poly1305::{Tag, XChaCha20Poly1305, XNonce};
 
@@ -53,9 +53,7 @@ impl JournalHeader {
             return Err(FormatError::NotA { what: "warp journal" });
         }
         let version = r.u8(at)?;
-        if version > VERSION {
-            return Err(FormatError::Newer { at: "journal", version, known: VERSION });
-        }
+        check_version("journal", version)?;
         r.take(7, at)?;
         let header = Self { number: r.u64(at)?, first: r.u64(at)? };
         if bytes.starts_with(&header.encode()) {

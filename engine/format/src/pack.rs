@@ -8,7 +8,7 @@
 use crate::bytes::Reader;
 use crate::error::{FormatError, Result};
 use crate::id::ChunkId;
-use crate::limits::VERSION;
+use crate::limits::{VERSION, check_version};
 
 const MAGIC: [u8; 8] = *b"\x93WARPpak";
 const INDEX_MAGIC: [u8; 8] = *b"\x93WARPidx";
@@ -74,9 +74,7 @@ impl PackHeader {
             return Err(FormatError::NotA { what: "warp pack" });
         }
         let version = r.u8(at)?;
-        if version > VERSION {
-            return Err(FormatError::Newer { at: "pack", version, known: VERSION });
-        }
+        check_version("pack", version)?;
         let class = match r.u8(at)? {
             0 => Class::Own,
             1 => Class::Replica,
@@ -141,9 +139,7 @@ impl PackIndex {
             return Err(FormatError::NotA { what: "warp pack index" });
         }
         let version = r.u8(at)?;
-        if version > VERSION {
-            return Err(FormatError::Newer { at, version, known: VERSION });
-        }
+        check_version(at, version)?;
         if r.array::<7>(at)? != [0; 7] {
             return Err(FormatError::Invalid { at });
         }

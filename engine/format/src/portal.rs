@@ -9,7 +9,7 @@ use crate::bytes::Reader;
 use crate::error::{FormatError, Result};
 use crate::id::PortalId;
 use crate::keys::Secret;
-use crate::limits::VERSION;
+use crate::limits::{VERSION, check_version};
 use chacha20poly1305::aead::{AeadInOut, KeyInit};
 use chacha20poly1305::{Tag, XChaCha20Poly1305, XNonce};
 use std::num::NonZeroU64;
@@ -75,9 +75,7 @@ impl PortalRecord {
         let mut r = Reader::new(bytes);
         let head = r.take(HEAD_LEN, at)?;
         let version = head.get(MAGIC.len()).copied().unwrap_or(u8::MAX);
-        if version > VERSION {
-            return Err(FormatError::Newer { at, version, known: VERSION });
-        }
+        check_version(at, version)?;
         if head.get(MAGIC.len() + 1..) != Some(&[0; 3]) {
             return Err(FormatError::Invalid { at });
         }

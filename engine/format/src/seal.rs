@@ -17,7 +17,7 @@ use crate::codec::{Codec, PackedChunk, Unpacker};
 use crate::error::{FormatError, Result};
 use crate::id::{ChunkId, ContentHash};
 use crate::keys::{ContentSecret, NamingKeys, SINGLE_USE_NONCE};
-use crate::limits::{MAX_CHUNK_LEN, MAX_SEALED_LEN, VERSION};
+use crate::limits::{MAX_CHUNK_LEN, MAX_SEALED_LEN, VERSION, check_version};
 use crate::tree::Node;
 use chacha20poly1305::aead::AeadInOut;
 use chacha20poly1305::{Nonce, Tag};
@@ -107,9 +107,7 @@ impl SealHeader {
     pub fn decode(bytes: &[u8]) -> Result<Self> {
         let mut r = Reader::new(bytes);
         let version = r.u8("chunk version")?;
-        if version > VERSION {
-            return Err(FormatError::Newer { at: "chunk", version, known: VERSION });
-        }
+        check_version("chunk", version)?;
         let suite = Suite::from_byte(r.u8("suite")?)?;
         let kind = ChunkKind::from_byte(r.u8("chunk kind")?)?;
         let codec = Codec::from_byte(r.u8("codec")?)?;

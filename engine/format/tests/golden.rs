@@ -1,6 +1,6 @@
-//! Golden vectors: the constants below pin version 0 of the format. A change
-//! that moves one of them changes the format, and needs a new version byte
-//! once version 0 is frozen; until then it changes the constant and says so.
+//! Golden vectors: the constants below pin version 1 of the format, for ever.
+//! Whoever moves one of them has made another format, which needs another
+//! version byte. Whole files of version 1 are in `tests/data/v1`.
 //!
 //! No vector goes through zstd or LZ4, whose output may change with their
 //! version: short random bytes are stored as they are.
@@ -76,23 +76,22 @@ fn cut_points() {
     assert_eq!(
         cuts(CutRule::MEDIUM, &public, &data),
         [
-            74757, 141566, 216540, 294117, 389054, 470722, 527489, 594958, 711543, 800790, 872350,
-            955056, 1028643, 1101793, 1202988, 1238056, 1303720, 1377270, 1639414, 1717799,
-            1797781, 1866621, 1934424, 2025146, 2095179, 2176452, 2221391, 2299717, 2372389,
+            76507, 96793, 121673, 188356, 286304, 383909, 457337, 528745, 595171, 679902, 761734,
+            800505, 871325, 958493, 1027679, 1092407, 1186242, 1265249, 1347450, 1609594, 1711793,
+            1784559, 1859754, 1901752, 1986476, 2022022, 2109497, 2145930, 2240706, 2358390,
             2400000
         ]
     );
-    assert_eq!(cuts(CutRule::LARGE, &public, &data), [527489, 1202988, 1719943, 2221391, 2400000]);
+    assert_eq!(cuts(CutRule::LARGE, &public, &data), [595171, 1643747, 2400000]);
     assert_eq!(
         cuts(CutRule::MEDIUM, &private, &data),
         [
-            66003, 138037, 213144, 283200, 357944, 477784, 550773, 628058, 702815, 822664, 901438,
-            989840, 1014357, 1071758, 1144258, 1223012, 1315233, 1381984, 1644128, 1724128,
-            1802807, 1868923, 1962713, 2032476, 2084063, 2128867, 2200002, 2287058, 2380310,
-            2400000
+            39625, 106846, 172836, 287872, 350150, 429960, 514771, 582045, 599207, 698810, 783667,
+            919029, 956053, 1053727, 1158559, 1230622, 1298762, 1367650, 1629794, 1700098, 1773379,
+            1855438, 1937588, 2004897, 2089026, 2195725, 2230284, 2305494, 2371091, 2400000
         ]
     );
-    assert_eq!(cuts(CutRule::LARGE, &private, &data), [553376, 1014357, 2062933, 2400000]);
+    assert_eq!(cuts(CutRule::LARGE, &private, &data), [582045, 1630621, 2211784, 2400000]);
 }
 
 #[test]
@@ -101,24 +100,24 @@ fn names_and_hashes() {
     let private = private_keys();
     assert_eq!(
         hex(public.content_hash(b"abc").0),
-        "6e7a98170a42250a300b546e2811000131cedf63ba47ef6fa2c8dbd9c339e006"
+        "8684128f763a2ea6ea95ab4e9829c8cb143d8aa1b5a0008d20c9a06d7ee0b73c"
     );
     assert_eq!(
         hex(private.content_hash(b"abc").0),
-        "e2cc0ab22d7fa2cf53c0d55650bb8f70fd2d3d45a910a89684614597d232f28d"
+        "10535c9e570349e61629fa4912c0885852294121a75e0e702941a55a83ba1cde"
     );
-    assert_eq!(hex(public.name_hash(b"README.md").0), "01de13bfc4be9a64c9b37500bc4fb57a");
-    assert_eq!(hex(private.name_hash(b"README.md").0), "de3ba18a7a4efbd56272adacaaf7a09c");
-    assert_eq!(hex(DeviceId([7; 32]).tag().0), "536e668fa18ff8db");
+    assert_eq!(hex(public.name_hash(b"README.md").0), "2f7e82c4efc033cab9b2cdda8d6ce389");
+    assert_eq!(hex(private.name_hash(b"README.md").0), "fc0f5f4f535374d088ce3c512c499e3a");
+    assert_eq!(hex(DeviceId([7; 32]).tag().0), "91f56f466aa2ffa9");
     let phrase = RecoveryPhrase::from_entropy(&Secret::new([3; 32])).unwrap();
     let (owner, keyring) = phrase.owner_keys();
     assert_eq!(
         hex(owner.device_id().0),
-        "635122907fa5d369bf3b9c3600b6bb0e169b25febef6aeb76439ec19119d1ac9"
+        "4e9c5bec769b10a8756da80c517273793218a877ef10ff5d2cb7c0b1430c765f"
     );
     assert_eq!(
         hex(keyring.expose()),
-        "a03cd4481d88195dbf43d30ea0ce8cff6e7674dd28166778e2f8d5a20c65cf2b"
+        "6810e3c8853fc835f01762942d5c3ae180fc5b4be4e9126cbef924a09271adff"
     );
 }
 
@@ -136,52 +135,52 @@ fn chunk_ids() {
     assert_eq!(
         ids(&Sealer::plain()),
         [
-            "44bdfb5634de603b5550c4817e0fdd936d0baba3a02baf9828b4461b89aec693",
-            "c0b6d2784c1f6e394a5e93677f053674fbc98115090b4171862fd8f7272f48bc",
-            "4c5cbed06f4547f66208c26fe32f79f955cacedfe204edc12fc47ce0146035fd",
-            "ba18923072ffcc4ee3de7e0d88f6d4366212461a3e4f68db96c83171073b8ade"
+            "d6b45654040c42af0c175e9aa6c66b4d24c8a10e57113d09cad3bc36bbd89b0e",
+            "182e93c4b8204e260ac291f7356235de281094c23798080656b10331d8fd5ae7",
+            "8dc62a835621784fd9c771caee22bb10435327fa36fe39a0c4396b13509ec786",
+            "4ade04b97d3dc2ffb7ba43cd3bca5299c3e538ed07f73002fa8f989bbe010eed"
         ]
     );
     assert_eq!(
         ids(&epoch(0)),
         [
-            "a7dddeb1fd9e97b7116fd3236e80e17aa60ee1b2a566c6c25f45a744d8ddb7f5",
-            "dfcb4ea48251adb06f119d67e4343827154d3c34afbba745ff4700cf3931e02f",
-            "0cb236ea551e9192305931582466867730d175f30ba9414d5f81acd2bcd3831b",
-            "18fae7c2f6f6d01b782251f0148c3d7bab8d5029486b4f27567a1141041eee2d"
+            "29a45eec3bab7dca0ad8258fca41752e977c72790a3b5d65b37c1ed7e31d95b7",
+            "44520414e677530295ff527bf0f1baa0b9b54e865e78a48771a7f532098c08f2",
+            "cc6ee1b97213be86c7b7ec6ab36f05da7a8a2ff87db2b0218771c0dfa7de6148",
+            "e5996f0147cc5c406412a82177c5ee7cdfadf015b3e71ebd67ca9ecbd474c8d9"
         ]
     );
     assert_eq!(
         ids(&epoch(1)),
         [
-            "1818796b97728db9519a8c5f5638cb073eb6a4f0e33c342087eac3aa3eac45db",
-            "808c58869aee129af5ff016ccd44219652020d5701e0965378148512bd2e7166",
-            "bd1d4d3d9efc3f0f2c8c64442d2e5b5c4ec1723e07c117c01a705e794bc0c50c",
-            "9eab4d4ffe1b09ea23620292815f553a15f468adcb7dd58abc34a2cf97dd53bf"
+            "f2ef2f0f7b28e87627668ed905a2785f0ef0d41a6e4f1269c019f9910dd6eb77",
+            "a8b2dc02ce7c3ce19b3a0c0c95aae158b69d18cbcdb4907e783427dbb3ef79f5",
+            "88db82366346e4be3f81f93f410373f02103ffb1091e01f790bf1505304625b0",
+            "635b02b51482688095360d2b301d54596fd40e9c78943c24cafe17f8244ea5c9"
         ]
     );
     assert_eq!(
         hex(seal(&Sealer::plain(), b"abc".to_vec()).bytes()),
-        "000001000b0000000300000003000000616263"
+        "010001000b0000000300000003000000616263"
     );
     assert_eq!(
         hex(seal(&epoch(0), b"abc".to_vec()).bytes()),
-        "000101000c0000004c0e15b6f958a6fdf88a32ddeaa6339baa218c9fb801c8acac2cb9fb5d5faeb60ff9eba9\
-         a470965dfd965c98ce6f156c8cce6e6a1c2110dc2f423c4b"
+        "010101000c0000006fd8092f69791dba0aaf95a83a26b481a061eba87bc02ae1cb1c5b9975238bb70df65188\
+         7683331b7f03b78388d12af3ee212bbd2bf8b11d27e5cc36"
     );
 }
 
 /// Seals stored bytes as docs/format.md says, with nothing of this crate.
 fn seal_by_the_book(epoch: u32, plain: &[u8], padding: &[u8]) -> Vec<u8> {
     let material = [&ROOT[..], &epoch.to_le_bytes()].concat();
-    let siv_key = blake3::derive_key("warp v0 chunk siv", &material);
-    let secret = blake3::derive_key("warp v0 chunk secret", &material);
+    let siv_key = blake3::derive_key("warp v1 chunk siv", &material);
+    let secret = blake3::derive_key("warp v1 chunk secret", &material);
     let len = (plain.len() as u32).to_le_bytes();
     let used = [&len, &len, plain].concat();
     let body_len = (used.len() + padding.len()) as u32;
-    let header = [&[0, 1, 1, 0][..], &body_len.to_le_bytes()].concat();
+    let header = [&[1, 1, 1, 0][..], &body_len.to_le_bytes()].concat();
     let siv = *blake3::keyed_hash(&siv_key, &[&header[..], &used].concat()).as_bytes();
-    let key = blake3::derive_key("warp v0 chunk key", &[secret, siv].concat());
+    let key = blake3::derive_key("warp v1 chunk key", &[secret, siv].concat());
     let cipher = chacha20poly1305::ChaCha20Poly1305::new(&key.into());
     let mut body = [&used, padding].concat();
     let tag = cipher
@@ -463,7 +462,7 @@ fn node_hash_by_the_book(root: [u8; 32], node: &PlainChunk) -> String {
             }
         });
     }
-    let key = blake3::derive_key("warp v0 node hash", &root);
+    let key = blake3::derive_key("warp v1 node hash", &root);
     hex(blake3::keyed_hash(&key, &over).as_bytes())
 }
 
@@ -480,17 +479,17 @@ fn node_hashes() {
     );
     assert_eq!(
         hex(public[0].hash().0),
-        "d86829c69c7ad182aa6ca2eda0465ebf8f9aace5f4219f5ff00f1c797852cef4"
+        "9b0962cba4e7ee75599aa07cd1b465b285e80d278d1fb47de948fc2db2861cf0"
     );
     assert_eq!(
         hex(private[0].hash().0),
-        "7d1f7d0582f82818c62038f4b3f47522ad4ecf49625b98a8eb09b400f19818bd"
+        "4bdbddbce84b036fd80386e2d9a8aaf07922bef95f651369179978cca0dc2baf"
     );
     let empty = nodes(&NamingKeys::public(), &[]);
     assert_eq!(hex(empty[0].bytes()), "0000");
     assert_eq!(
         hex(empty[0].hash().0),
-        "0e328d5a792ad374d3e5c9a5a129652f24cb39456ecc91f69a122b2d89586281"
+        "80dd621f79de8bc1be6a6cc6373bdac32b9aa7be10a62ab353795fc90841d6f6"
     );
 
     // Two levels: where nodes end is a part of the format.
@@ -500,10 +499,10 @@ fn node_hashes() {
     let tree = nodes(&private_keys(), &large);
     let counts: Vec<usize> =
         tree.iter().map(|node| Node::decode(node.bytes().to_vec()).unwrap().len()).collect();
-    assert_eq!(counts, [346, 509, 329, 395, 572, 334, 452, 283, 387, 273, 120, 11]);
+    assert_eq!(counts, [619, 355, 323, 286, 679, 375, 425, 368, 287, 257, 26, 11]);
     assert_eq!(
         hex(tree.last().unwrap().hash().0),
-        "da1e4434784ddaa86c35c3bee156f2310519501e277d03fce534b541b57b1c5f"
+        "f3580bbef9d014e80651aa107ba2f744c57f0d2ee966237f1611cc07b1a48109"
     );
     for node in &private {
         assert_eq!(hex(node.hash().0), node_hash_by_the_book(ROOT, node));
@@ -529,21 +528,21 @@ fn header_bytes() {
         [&header[..12], &header[12..120], &header[224..]].map(hex)
     };
     let [start, slot_bytes, check] = parts(None);
-    assert_eq!(start, "93574152500d0a1a00000000");
+    assert_eq!(start, "93574152500d0a1a01000000");
     assert_eq!(slot_bytes, "00".repeat(108));
-    assert_eq!(check, "be0d8b620ca0efb2c98d56d2ed1b7644bcd7a0edb39779ee065afab81368791f");
+    assert_eq!(check, "5bd5f8564e9d1acb7f61b335998be7dfa51a9c8350f8a8f1dacb2c4d87f7a78d");
     let [start, slot_bytes, check] = parts(Some(slot()));
-    assert_eq!(start, "93574152500d0a1a00010000");
+    assert_eq!(start, "93574152500d0a1a01010000");
     assert_eq!(
         slot_bytes,
-        "400000000100000001000000060606060606060606060606060606061b2b34f75129199a2b695e74539470a5\
-         bd7dc45670f63e5fb6bd0e3694270aa9ab3d95cf017cb34235d08ce4fa5106bee46c483f26bfc401965b9149\
-         7ddb035f9e8afe9aee41973e131e139ecbae8989"
+        "40000000010000000100000006060606060606060606060606060606f67146bde811216cb9377e72ca8f1f30\
+         a36d5a47b3dd13def06cf9d72b7b5b82365e2ad927fbeead5568a1ea7b1dcd6972a81f2109a76c27b18e8a88\
+         941a1026e4c2d953f2854651df6ea85bccfa4e4c"
     );
-    assert_eq!(check, "433f8d2bda8c465d02f060e0d0794c60ffb45500c57396a8f7d83be1286ee919");
+    assert_eq!(check, "2fc9e22c3523ec6a6799902c1600c2cdd9bd02e80deb323fb4a5d1c9a5a79310");
     // The first 8 bytes of the id are those that `chunk_ids` has.
     let chunk = seal(&Sealer::plain(), noise(4, 100));
-    assert_eq!(hex(Frame::of(&chunk).encode()), "e57752c7740000004c5cbed06f4547f6");
+    assert_eq!(hex(Frame::of(&chunk).encode()), "e57752c7740000008dc62a835621784f");
     assert_eq!(
         hex(IndexEntry::new(&ChunkId([0xc1; 32]), 0x0102, 0x1234).encode()),
         "c1c1c1c1c1c1c1c1c1c1c1c1c1c1c1c1020100000000000034120000"
@@ -567,7 +566,7 @@ fn footer_bytes() {
         [&bytes[..12], &bytes[268..388], &bytes[388..544], &bytes[544..]].map(hex)
     };
     let [start, fields, signature, check] = parts(&footer);
-    assert_eq!(start, "9357415250656e6400000000");
+    assert_eq!(start, "9357415250656e6401000000");
     assert_eq!(
         fields,
         "c1c1c1c1c1c1c1c1c1c1c1c1c1c1c1c1c1c1c1c1c1c1c1c1c1c1c1c1c1c1c1c1c2c2c2c2c2c2c2c2c2c2c2c2\
@@ -575,19 +574,19 @@ fn footer_bytes() {
          c3c3c3c3c3c3c3c3c3c3c3c3c3c3c3c3c3c3c3c3c3c3c3c3c3c3c3c3c3c3c3c3"
     );
     assert_eq!(signature, "00".repeat(156));
-    assert_eq!(check, "4e7f6e029121534631828f325e14bc8451ac9debe6f0613df434615f0e41cc29");
+    assert_eq!(check, "cc8f2d8fab9606ca9e1dcb7a4a4741aa8f3f1d83cc29521383c32d51026eadd5");
     footer.sign(&SigningKey::from_seed(&Secret::new([6; 32])));
     let [start, same, signature, check] = parts(&footer);
-    assert_eq!(start, "9357415250656e6400010000");
+    assert_eq!(start, "9357415250656e6401010000");
     assert_eq!(same, fields);
     assert_eq!(
         signature,
-        "8a875fff1eb38451577acd5afee405456568dd7c89e090863a0557bc7af49f171b6dc9685591bca77038e3bd\
-         b0bf1ca9d151fd2b966f16e1878295bb21901281c53729bcdd8570eccaec962cab00610ae995de64cab2d1cd\
-         68c1acafeaff930e000000000000000000000000000000000000000000000000000000000000000000000000\
+        "8a875fff1eb38451577acd5afee405456568dd7c89e090863a0557bc7af49f1703ee9c849474d35171938154\
+         9157a5239c211c3273492207dfca86d04cef9c9c44133118f4f74f05223ebcdf140b4f67e8a871c3be0cd673\
+         7e7fd15e9126640f000000000000000000000000000000000000000000000000000000000000000000000000\
          000000000000000000000000000000000000000000000000"
     );
-    assert_eq!(check, "2b3545b9993f5410f79904840b254952bc975405c2c6cb7b68d2bfe4d6cd2011");
+    assert_eq!(check, "098458cb291e36c0b5f0da292976b3e817f69a799e42af57ab29940c17213b78");
 }
 
 #[test]
@@ -603,13 +602,13 @@ fn head_bytes() {
     };
     assert_eq!(
         hex(head.sign(&key)),
-        "0001010101010101010101010101010101010101010101010101010101010101011398f62c6d1a457c51ba6a\
+        "0101010101010101010101010101010101010101010101010101010101010101011398f62c6d1a457c51ba6a\
          4b5f3dbd2f69fca93216218dc8997e416bd17d93ca09c1c1c1c1c1c1c1c1c1c1c1c1c1c1c1c1c1c1c1c1c1c1\
          c1c1c1c1c1c1c1c1c1c1c2c2c2c2c2c2c2c2c2c2c2c2c2c2c2c2c2c2c2c2c2c2c2c2c2c2c2c2c2c2c2c24d01\
          0204040404040404040404040404040404040404040404040404040404040404040506060606060606060606\
-         06060606060606060606060606060606060606060606bc050cc4d6a5f863fd0f9578fedb565501852b51b56a\
-         7701505bf953a8a9b5918346ae384a588ac32f41a692bfa48a80f96a8e571c733da3d353100d835d7acc3bf9\
-         0b"
+         06060606060606060606060606060606060606060606bc050c7bf87a18d6ef4e2efce9d501f6d82a6b310c26\
+         f918523e1bd700b7c6bbdd155db9b5bb286d75b62af4f406370e848536063de33a36a37e5794a9eaa1554dcf\
+         04"
     );
 }
 
@@ -619,9 +618,9 @@ fn a_head_that_is_signed_but_breaks_a_rule_is_refused() {
     let signed = |sequence: u8, seen: [u8; 2]| {
         let device = key.verifying_key().to_bytes();
         let [a, b] = seen.map(|device| [&[device; 32][..], &[1]].concat());
-        let start = [&[0][..], &[1; 32], &device, &[sequence], &[2; 64], &[77, 0, 2]].concat();
+        let start = [&[1][..], &[1; 32], &device, &[sequence], &[2; 64], &[77, 0, 2]].concat();
         let body = [start, a, b, vec![12]].concat();
-        let digest = blake3::derive_key("warp v0 head signature", &body);
+        let digest = blake3::derive_key("warp v1 head signature", &body);
         [&body[..], &key.sign(&digest).to_bytes()].concat()
     };
     let invalid = Err(FormatError::Invalid { at: "head" });

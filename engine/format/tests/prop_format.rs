@@ -59,7 +59,7 @@ fn cut_through_window(
 /// docs/format.md's cut rule, one byte at a time.
 fn cut_by_the_book(rule: CutRule, root: &[u8; 32], data: &[u8]) -> usize {
     let mut gear = [0; 256 * 8];
-    let seed = blake3::derive_key("warp v0 gear table", root);
+    let seed = blake3::derive_key("warp v1 gear table", root);
     blake3::Hasher::new_keyed(&seed).finalize_xof().fill(&mut gear);
     let bits = rule.avg.ilog2();
     let mut hash = 0u64;
@@ -496,6 +496,6 @@ fn a_newer_footer_is_named_as_such_whatever_its_checksum_is() {
     };
     let mut bytes = footer.encode();
     bytes[8] = 9;
-    let newer = Err(FormatError::Newer { at: "archive", version: 9, known: 0 });
+    let newer = Err(FormatError::Version { at: "archive", version: 9, known: 1 });
     assert_eq!(Footer::decode(&bytes, footer.file_len().unwrap()), newer);
 }

@@ -287,7 +287,7 @@ proptest! {
     ) {
         let key = Secret::new(key);
         prop_assert!(PortalRecord::open(&foreign, &key).is_err());
-        let framed = [b"\x93WARPptl\0\0\0\0", &foreign[..]].concat();
+        let framed = [b"\x93WARPptl\x01\0\0\0", &foreign[..]].concat();
         let at = "portal record";
         // A nonce and a tag have forty bytes.
         let want = if foreign.len() < 40 {
@@ -312,8 +312,8 @@ fn a_newer_portal_record_and_a_longer_name_are_told_apart_from_damage() {
     let at = "portal record";
     let mut bytes = record(MAX_PORTAL_NAME_LEN).seal(&key, nonce).unwrap();
     assert!(PortalRecord::open(&bytes, &key).is_ok());
-    bytes[8] = 1;
-    let newer = FormatError::Newer { at, version: 1, known: 0 };
+    bytes[8] = 2;
+    let newer = FormatError::Version { at, version: 2, known: 1 };
     assert_eq!(PortalRecord::open(&bytes, &key).err(), Some(newer));
     let (value, limit) = (MAX_PORTAL_NAME_LEN as u64 + 1, MAX_PORTAL_NAME_LEN as u64);
     let refused = FormatError::Limit { at: "portal name", value, limit };

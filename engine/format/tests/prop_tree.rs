@@ -392,7 +392,8 @@ fn the_root_hash_does_not_depend_on_how_nodes_are_packed() {
     });
     assert_eq!(fast.0.hash, small.0.hash);
     assert_ne!(fast.0.id, small.0.id);
-    assert!(fast.1.ids().is_disjoint(&small.1.ids()));
+    // A node that neither makes smaller is the same.
+    assert_ne!(fast.1.ids(), small.1.ids());
     assert_eq!(fast.1.read_from(&fast.0, &[]), small.1.read_from(&small.0, &[]));
 }
 

@@ -150,7 +150,10 @@ impl From<FlowError> for Failure {
                 FormatError::NotA { .. } => {
                     Some("`warp archive create FILE.warp PATH…` makes an archive")
                 }
-                FormatError::Newer { .. } => Some("install a newer warp"),
+                FormatError::Version { version, known, .. } if version < known => {
+                    Some("the build that made it can read it: copy what is in it out with that")
+                }
+                FormatError::Version { .. } => Some("install a newer warp"),
                 FormatError::WrongKey { .. } => {
                     Some("try again, or give the right `--passphrase-file`")
                 }
