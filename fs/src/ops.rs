@@ -161,6 +161,15 @@ impl<V: Volume> Inner<V> {
         }
     }
 
+    /// Has the kernel hand over what it holds of a file and was not written
+    /// yet: it does before it drops its pages.
+    fn take_over(&self, ino: INodeNo) {
+        if let Some(kernel) = self.kernel.get() {
+            // An error says that the kernel does not know the file.
+            let _ = kernel.inval_inode(ino, 0, 0);
+        }
+    }
+
     /// A new inode with the owner that it is stored with.
     fn owned(&self, new: NewInode) -> Option<NewInode> {
         let (uid, gid) = self.owners.of_new(new.uid, new.gid)?;
@@ -726,16 +735,22 @@ impl<V: Volume> Filesystem for Shell<V> {
         const SEEK_DATA: i32 = 3;
         const SEEK_HOLE: i32 = 4;
         let Ok(offset) = u64::try_from(offset) else { return reply.error(Errno::ENXIO) };
-        if self.volume().changes() {
-            // The kernel may hold writes that only it knows of; it then takes
-            // a file to be data throughout.
-            return reply.error(Errno::ENOSYS);
-        }
         if whence != SEEK_DATA && whence != SEEK_HOLE {
             return reply.error(Errno::EINVAL);
         }
-        self.ask(asks(req, "lseek", ino), reply, move |inner, reply| {
-            let found = inner.volume.seek(ino.0, offset, whence == SEEK_HOLE);
+        let changes = self.volume().changes() && !self.volume().is_read_only(ino.0);
+        let inner = Arc::clone(&self.inner);
+        // In the pool: what the kernel hands over first is for others to take.
+        self.desk.take(asks(req, "lseek", ino), reply, changes, move |reply| {
+            let seek = || inner.volume.seek(ino.0, offset, whence == SEEK_HOLE);
+            let mut found = seek();
+            // What the kernel holds can only make data of a hole, and a file
+            // longer: that there is data needs no second look.
+            let is_certain = matches!(found, Ok(Some(at)) if whence == SEEK_DATA && at == offset);
+            if changes && found.is_ok() && !is_certain {
+                inner.take_over(ino);
+                found = seek();
+            }
             reply.settle(found, |reply, at| match at {
                 Some(at) => reply.offset(i64::try_from(at).unwrap_or(i64::MAX)),
                 None => reply.error(Errno::ENXIO),

@@ -128,7 +128,8 @@ fn a_copy_within_a_mounted_portal_stores_nothing_again() {
     device.umount();
 }
 
-/// What is written and only the kernel has seen is no hole.
+/// What is written and only the kernel has seen is no hole, and what is a hole
+/// is one.
 #[test]
 fn programs_that_look_for_holes_in_a_mounted_portal_copy_every_byte() {
     let device = Device::mounted();
@@ -137,14 +138,21 @@ fn programs_that_look_for_holes_in_a_mounted_portal_copy_every_byte() {
     file.set_len(8 << 20).expect("length");
     file.write_all_at(&noise(100_000, 1), 1 << 20).expect("written");
     file.sync_all().expect("durable");
+    let seek = |to| rfs::seek(&file, to);
+    let begins = seek(SeekFrom::Data(0)).expect("data");
+    assert!((1 << 20) - 4096 < begins && begins <= 1 << 20, "{begins}");
+    let ends = seek(SeekFrom::Hole(begins)).expect("a hole");
+    assert!(((1 << 20) + 100_000..=(1 << 20) + 106_000).contains(&ends), "{ends}");
+    assert_eq!(seek(SeekFrom::Data(ends)), Err(Errno::NXIO));
+    assert_eq!(seek(SeekFrom::Hole(0)), Ok(0));
     // In the kernel alone, in the middle and behind the end.
     file.write_all_at(&noise(50_000, 2), 5 << 20).expect("written");
     file.write_all_at(&noise(50_000, 3), 9 << 20).expect("written");
-    let seek = |to| rfs::seek(&file, to);
     assert_eq!(seek(SeekFrom::Data(5 << 20)), Ok(5 << 20));
     assert_eq!(seek(SeekFrom::Data(9 << 20)), Ok(9 << 20));
     let end = file.metadata().expect("there").len();
-    assert_eq!(seek(SeekFrom::Hole(5 << 20)), Ok(end));
+    assert!(seek(SeekFrom::Hole(5 << 20)).expect("a hole") >= (5 << 20) + 50_000);
+    assert_eq!(seek(SeekFrom::Hole(9 << 20)), Ok(end));
     assert_eq!(seek(SeekFrom::Data(end)), Err(Errno::NXIO));
     mkdir(&device.path("out"));
     let script = "for how in auto always never; do cp --sparse=$how m/sparse out/$how; done\n\
@@ -159,5 +167,33 @@ fn programs_that_look_for_holes_in_a_mounted_portal_copy_every_byte() {
     for copy in [device.path("out/always"), device.path("out/rsync"), device.at("within")] {
         assert!(small(&copy) < 1 << 20, "{}: {}", copy.display(), small(&copy));
     }
+    device.umount();
+}
+
+/// Many at once: each makes the kernel hand over pages, which needs threads
+/// that answer.
+#[test]
+fn many_look_for_holes_in_a_mounted_portal_at_once() {
+    let device = Device::mounted();
+    let started = Instant::now();
+    std::thread::scope(|scope| {
+        for n in 0..120_u64 {
+            let path = device.at(format!("f{n}"));
+            scope.spawn(move || {
+                let file = edit(&path);
+                file.set_len(64 << 20).expect("length");
+                for at in [1, 20, 40] {
+                    file.write_all_at(&[1; 9000], at << 20).expect("written");
+                }
+                let (mut found, mut at) = (Vec::new(), 0);
+                while let Ok(data) = rfs::seek(&file, SeekFrom::Data(at)) {
+                    found.push(data >> 20);
+                    at = rfs::seek(&file, SeekFrom::Hole(data)).expect("a hole");
+                }
+                assert_eq!(found, [1, 20, 40]);
+            });
+        }
+    });
+    assert!(started.elapsed() < Duration::from_secs(25), "{:?}", started.elapsed());
     device.umount();
 }

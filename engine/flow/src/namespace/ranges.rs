@@ -17,6 +17,8 @@ use warp_format::change::Change;
 use warp_format::limits::MAX_FILE_SIZE;
 use warp_format::record::{Body, FileType, Inode, Key, KeyKind, Record};
 
+/// Bytes that are looked through first for data or holes.
+const SEEK_STEP: u64 = 64 << 20;
 /// Spans in one clone: an entry of the journal takes so many.
 const CLONE_SPANS: usize = 4096;
 /// Bytes in one clone that are in no tree yet, and are copied.
@@ -60,6 +62,33 @@ impl Namespace {
         let spans = content.spans(range.start, range.end)?;
         let data: u64 = spans.iter().map(|span| span.len).sum();
         Ok((range.end - range.start).saturating_sub(data))
+    }
+
+    /// The first data (or hole) at or after `offset`, as `lseek` has it.
+    pub(crate) fn seek(&self, file: FileId, offset: u64, hole: bool) -> Result<Option<u64>> {
+        let (mut at, mut step) = (offset, SEEK_STEP);
+        loop {
+            let to = at.saturating_add(step);
+            // The longest hole has 2^63 bytes.
+            step = step.saturating_mul(4);
+            let (inode, content) = self.regular(file, at, to)?;
+            if at >= inode.size {
+                // What goes up to the end has a hole behind it.
+                return Ok((hole && offset < inode.size).then_some(inode.size));
+            }
+            let to = to.min(inode.size);
+            for span in content.spans(at, to)? {
+                match (hole, span.at > at) {
+                    (true, true) => return Ok(Some(at)),
+                    (false, _) => return Ok(Some(span.at)),
+                    (true, false) => at = span.at + span.len,
+                }
+            }
+            if hole && at < to {
+                return Ok(Some(at));
+            }
+            at = to;
+        }
     }
 
     pub(crate) fn allocate(&self, file: FileId, range: Range<u64>, how: Allocate) -> Result<()> {

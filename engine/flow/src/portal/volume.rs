@@ -353,10 +353,15 @@ impl Volume for PortalVolume {
         Ok(all.into_iter().map(|xattr| xattr.name).collect())
     }
 
-    fn seek(&self, _ino: u64, _offset: u64, _hole: bool) -> Result<Option<u64>> {
-        // The kernel holds writes that this knows nothing of yet; it is asked
-        // by nobody, because `changes` says so.
-        Err(Refusal::Invalid.into())
+    fn seek(&self, ino: u64, offset: u64, hole: bool) -> Result<Option<u64>> {
+        match self.place(ino)? {
+            Place::Live(file) => self.names().seek(file, offset, hole),
+            Place::Snapshots => Err(Refusal::IsADirectory.into()),
+            Place::View(view) => {
+                let inode = view.attributes()?.inode;
+                view.tree.seek(view.file, &inode, offset, hole)
+            }
+        }
     }
 
     fn space(&self) -> Result<Space> {

@@ -141,14 +141,16 @@ fn retype(job: &mut Job<'_>) {
             put_varint(&mut raw.body, number);
             job.host_may_refuse = true;
         }
+        // Without a link count it is none.
+        4 if job.rng.below(4) > 0 => put_varint(&mut raw.body, job.number(&[1, 2, 77])),
         10 => put_bytes(&mut raw.body, job.outside.as_os_str().as_encoded_bytes()),
         _ => {}
     }
     // Attributes stay, and not every type may have them.
     let has = |key: &Key, _: &Record| key.file == file && matches!(key.kind, KeyKind::Xattr(_));
     job.host_may_refuse |= !job.all(has).is_empty();
-    *job.value(at) = raw.encode();
     let names = job.all(|_, record| matches!(record, Record::Dentry(d) if d.file == file));
+    *job.value(at) = raw.encode();
     for at in names {
         job.value(at)[17] = raw.file_type;
     }
