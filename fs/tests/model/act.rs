@@ -1,7 +1,8 @@
 //! What is done, one act at a time, and how it is done to a real directory.
 
-use super::tree::{Handle, How, Out, SLOTS};
+use super::tree::{Body, Handle, How, Out, SLOTS, Tree};
 use proptest::prelude::*;
+use proptest::sample::Index;
 use rustix::fs::{
     Advice, AtFlags, CWD, FallocateFlags, FileType, Gid, Mode, OFlags, RenameFlags, Timespec,
     Timestamps, Uid, XattrFlags, chmod, chownat, copy_file_range, fadvise, fallocate, ftruncate,
@@ -12,15 +13,17 @@ use rustix::io::{Errno, pread, pwrite};
 use std::fs::{self, File, OpenOptions};
 use std::path::{Path, PathBuf};
 
-/// A path below the root, as numbers of names.
+/// A path below the root.
 #[derive(Clone)]
-pub(crate) struct At(pub(crate) Vec<u8>);
-
-impl std::fmt::Debug for At {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        let short: Vec<_> = self.names().iter().map(|name| name[..1].to_owned()).collect();
-        f.write_str(&short.join("/"))
-    }
+pub(crate) enum At {
+    /// As numbers of names.
+    Path(Vec<u8>),
+    /// One of those that there are.
+    There(Index),
+    /// One of those that lead to files.
+    File(Index),
+    /// A name in one of the directories.
+    In(Index, u8),
 }
 
 /// The name of a number: some short ones, the longest, and one too long.
@@ -32,9 +35,38 @@ pub(crate) fn name(number: u8) -> String {
     }
 }
 
+/// The number of a name.
+fn number(name: &str) -> u8 {
+    (0..5).find(|n| self::name(*n) == name).expect("a name that an act gave")
+}
+
 impl At {
+    /// The same as a path of this tree.
+    fn within(&self, tree: &Tree) -> Self {
+        let path = |names: &[String]| names.iter().map(|name| number(name)).collect::<Vec<u8>>();
+        let pick = |index: &Index, paths: Vec<Vec<String>>| {
+            if paths.is_empty() { vec![0] } else { path(&paths[index.index(paths.len())]) }
+        };
+        Self::Path(match self {
+            Self::Path(path) => path.clone(),
+            Self::There(index) => pick(index, tree.paths(|_| true)),
+            Self::File(index) => pick(index, tree.paths(|body| matches!(body, Body::File(_)))),
+            Self::In(index, name) => {
+                let directories = tree.paths(|body| matches!(body, Body::Directory(_)));
+                // The root is one too.
+                let root = index.index(directories.len() + 1) == directories.len();
+                let mut path = if root { Vec::new() } else { pick(index, directories) };
+                path.push(*name);
+                path
+            }
+        })
+    }
+
     pub(crate) fn names(&self) -> Vec<String> {
-        self.0.iter().map(|number| name(*number)).collect()
+        match self {
+            Self::Path(path) => path.iter().map(|number| name(*number)).collect(),
+            _ => unreachable!("it was made a path of the tree"),
+        }
     }
 
     /// As the target of a link beside which it begins.
@@ -44,6 +76,20 @@ impl At {
 
     fn below(&self, root: &Path) -> PathBuf {
         root.join(self.target())
+    }
+}
+
+impl std::fmt::Debug for At {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Self::Path(path) => {
+                let short: Vec<_> = path.iter().map(|number| name(*number).remove(0)).collect();
+                f.write_str(&short.into_iter().flat_map(|c| ['/', c]).collect::<String>())
+            }
+            Self::There(index) => write!(f, "there {index:?}"),
+            Self::File(index) => write!(f, "file {index:?}"),
+            Self::In(index, name) => write!(f, "in {index:?} {name}"),
+        }
     }
 }
 
@@ -119,31 +165,71 @@ pub(crate) enum Act {
     Kill,
 }
 
-/// Acts in a row, one a line.
-#[derive(Clone)]
-pub(crate) struct Acts(pub(crate) Vec<Act>);
+impl Act {
+    fn places(&mut self) -> Vec<&mut At> {
+        match self {
+            Self::Create(at, _) | Self::Mkdir(at) | Self::Socket(at) | Self::Unlink(at) => vec![at],
+            Self::Rmdir(at) | Self::Chmod(at, _) | Self::Chown(at, ..) => vec![at],
+            Self::Times(at, ..) | Self::SetXattr(at, ..) | Self::RemoveXattr(at, _) => vec![at],
+            Self::TruncateAt(at, _) | Self::Open(_, at, _) | Self::SyncDir(at) => vec![at],
+            Self::Link(from, to) | Self::Rename(from, to, _) => vec![from, to],
+            // What a link leads to is a path beside it.
+            Self::Symlink(at, _) => vec![at],
+            _ => Vec::new(),
+        }
+    }
 
-impl std::fmt::Debug for Acts {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        self.0.iter().try_for_each(|act| {
-            let line = format!("{act:?}");
-            write!(f, "\n    {line}")
-        })
+    fn slots(&mut self) -> Vec<&mut usize> {
+        match self {
+            Self::Write(slot, ..) | Self::Read(slot, ..) | Self::Truncate(slot, _) => vec![slot],
+            Self::Allocate(slot, ..) | Self::Sync(slot) | Self::Drop(slot) => vec![slot],
+            Self::Copy(from, _, to, ..) => vec![from, to],
+            _ => Vec::new(),
+        }
+    }
+
+    /// The same, said with what there is now: most acts shall find something.
+    pub(crate) fn within(mut self, tree: &Tree) -> Self {
+        for at in self.places() {
+            *at = at.within(tree);
+        }
+        let is_open = |slot: &usize| tree.handles[*slot].is_some();
+        for slot in self.slots() {
+            *slot = (0..SLOTS).map(|n| (*slot + n) % SLOTS).find(is_open).unwrap_or(*slot);
+        }
+        self
     }
 }
 
-pub(crate) fn acts() -> impl Strategy<Value = Acts> {
-    prop::collection::vec(act(), 50..150).prop_map(Acts)
+pub(crate) fn acts() -> impl Strategy<Value = Vec<Act>> {
+    prop::collection::vec(act(), 50..150)
+}
+
+fn any_name() -> impl Strategy<Value = u8> + Clone {
+    prop_oneof![40 => 0u8..4, 4 => Just(4u8), 1 => Just(5u8)]
+}
+
+fn path() -> impl Strategy<Value = At> + Clone {
+    prop::collection::vec(any_name(), 1..=3).prop_map(At::Path)
+}
+
+fn new() -> impl Strategy<Value = At> + Clone {
+    prop_oneof![
+        6 => (any::<Index>(), any_name()).prop_map(|(index, name)| At::In(index, name)),
+        1 => path(),
+    ]
 }
 
 fn at() -> impl Strategy<Value = At> + Clone {
-    let name = prop_oneof![40 => 0u8..4, 4 => Just(4u8), 1 => Just(5u8)];
     prop_oneof![
-        3 => prop::collection::vec(name.clone(), 1..=1),
-        2 => prop::collection::vec(name.clone(), 2..=2),
-        1 => prop::collection::vec(name, 3..=3),
+        6 => any::<Index>().prop_map(At::There),
+        1 => (any::<Index>(), any_name()).prop_map(|(index, name)| At::In(index, name)),
+        1 => path(),
     ]
-    .prop_map(At)
+}
+
+fn file() -> impl Strategy<Value = At> + Clone {
+    prop_oneof![8 => any::<Index>().prop_map(At::File), 1 => at()]
 }
 
 fn offset() -> impl Strategy<Value = u32> + Clone {
@@ -167,20 +253,20 @@ fn on_names() -> impl Strategy<Value = Act> {
     let small = (any::<u8>(), 0u32..3000).prop_map(|(seed, len)| Bytes { seed, len });
     let secs = prop::sample::select(vec![-1_000_000_007, 0, 1_000_000_000, 5_000_000_000]);
     prop_oneof![
-        6 => (at(), mode).prop_map(|(at, mode)| Act::Create(at, mode)),
-        5 => at().prop_map(Act::Mkdir),
-        1 => at().prop_map(Act::Socket),
-        2 => (at(), at()).prop_map(|(at, to)| Act::Symlink(at, to)),
-        3 => (at(), at()).prop_map(|(from, to)| Act::Link(from, to)),
+        6 => (new(), mode).prop_map(|(at, mode)| Act::Create(at, mode)),
+        5 => new().prop_map(Act::Mkdir),
+        1 => new().prop_map(Act::Socket),
+        2 => (new(), path()).prop_map(|(at, to)| Act::Symlink(at, to)),
+        3 => (at(), new()).prop_map(|(from, to)| Act::Link(from, to)),
         3 => at().prop_map(Act::Unlink),
         2 => at().prop_map(Act::Rmdir),
-        8 => (at(), at(), over).prop_map(|(from, to, over)| Act::Rename(from, to, over)),
+        8 => (at(), prop_oneof![at(), new()], over).prop_map(|(from, to, over)| Act::Rename(from, to, over)),
         2 => (at(), any_mode).prop_map(|(at, mode)| Act::Chmod(at, mode)),
         2 => (at(), 0u32..3, 0u32..3).prop_map(|(at, uid, gid)| Act::Chown(at, uid, gid)),
         2 => (at(), secs, 0u32..1_000_000_000).prop_map(|(at, s, n)| Act::Times(at, s, n)),
         3 => (at(), xattr.clone(), small, how).prop_map(|(at, x, b, h)| Act::SetXattr(at, x, b, h)),
         1 => (at(), xattr).prop_map(|(at, xattr)| Act::RemoveXattr(at, xattr)),
-        2 => (at(), offset()).prop_map(|(at, len)| Act::TruncateAt(at, len)),
+        2 => (file(), offset()).prop_map(|(at, len)| Act::TruncateAt(at, len)),
     ]
 }
 
@@ -198,7 +284,7 @@ fn on_content() -> impl Strategy<Value = Act> {
     ]);
     let copy = (slot(), offset(), slot(), offset(), len());
     prop_oneof![
-        8 => (slot(), at(), how).prop_map(|(slot, at, how)| Act::Open(slot, at, how)),
+        8 => (slot(), file(), how).prop_map(|(slot, at, how)| Act::Open(slot, at, how)),
         2 => slot().prop_map(Act::Close),
         10 => (slot(), offset(), bytes()).prop_map(|(slot, at, bytes)| Act::Write(slot, at, bytes)),
         2 => (slot(), offset(), len()).prop_map(|(slot, at, len)| Act::Read(slot, at, len)),

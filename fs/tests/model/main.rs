@@ -166,15 +166,22 @@ fn written(act: &Act) -> Option<usize> {
     }
 }
 
+/// Does all; an error says what was done so far.
+fn run(acts: Vec<Act>) -> Result<(), String> {
+    let (mut both, mut done) = (Both::new(), Vec::new());
+    for act in acts {
+        let act = act.within(&both.tree);
+        done.push(format!("{act:?}"));
+        both.act(&act).map_err(|e| format!("{e}\n  after {}", done.join("\n  then ")))?;
+    }
+    Ok(())
+}
+
 proptest! {
     #![proptest_config(config())]
 
     #[test]
     fn a_mount_is_what_was_done_to_it(acts in act::acts()) {
-        let mut both = Both::new();
-        for (n, act) in acts.0.iter().enumerate() {
-            let done = both.act(act);
-            done.map_err(|e| TestCaseError::fail(format!("{e}\nafter act {n}: {act:?}")))?;
-        }
+        run(acts).map_err(TestCaseError::fail)?;
     }
 }

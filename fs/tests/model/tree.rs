@@ -119,6 +119,19 @@ impl Tree {
         }
     }
 
+    /// The paths to all that is `wanted`, without the root.
+    pub(crate) fn paths(&self, wanted: impl Fn(&Body) -> bool) -> Vec<Vec<String>> {
+        let (mut found, mut left) = (Vec::new(), vec![(ROOT, Vec::new())]);
+        while let Some((ino, path)) = left.pop() {
+            for (name, ino) in self.names(ino).into_iter().flatten() {
+                let path = [path.as_slice(), std::slice::from_ref(name)].concat();
+                found.extend(wanted(&self.get(*ino).body).then(|| path.clone()));
+                left.push((*ino, path));
+            }
+        }
+        found
+    }
+
     fn is_directory(&self, ino: Ino) -> bool {
         self.names(ino).is_ok()
     }
