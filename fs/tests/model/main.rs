@@ -19,7 +19,6 @@ use common::{Place, Served};
 use proptest::prelude::*;
 use rustix::time::{ClockId, clock_gettime};
 use seen::{Loose, Seen, adopt, compare, compare_open};
-use std::rc::Rc;
 use std::time::Duration;
 use tree::{Ino, Tree};
 
@@ -86,7 +85,8 @@ impl Both {
         self.tree.now = Duration::new(now.tv_sec.unsigned_abs(), now.tv_nsec as u32);
         let written = written(act).and_then(|slot| before.handles[slot]).map(|handle| handle.ino);
         if let Some(ino) = written {
-            self.loose.entry(ino).or_insert_with(|| vec![Rc::clone(before.content(ino))]);
+            let had = || self.before.iter().chain([&before]).filter_map(|tree| tree.had(ino));
+            self.loose.entry(ino).or_insert_with(|| had().collect());
         }
         let root = self.served().path("");
         let (did, wanted) = (perform(act, &root, &mut self.files), self.tree.act(act));
@@ -95,9 +95,7 @@ impl Both {
         }
         self.before.push(before);
         for (ino, had) in &mut self.loose {
-            if self.tree.inodes.contains_key(ino) {
-                had.push(Rc::clone(self.tree.content(*ino)));
-            }
+            had.extend(self.tree.had(*ino));
         }
         match act {
             Act::Sync(slot) | Act::Drop(slot) => {

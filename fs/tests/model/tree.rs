@@ -372,7 +372,12 @@ impl Tree {
         }
     }
 
-    pub(crate) fn content_mut(&mut self, ino: Ino) -> &mut Vec<u8> {
+    /// The content of a file, if it is there at all.
+    pub(crate) fn had(&self, ino: Ino) -> Option<Content> {
+        self.inodes.contains_key(&ino).then(|| Rc::clone(self.content(ino)))
+    }
+
+    fn content_mut(&mut self, ino: Ino) -> &mut Vec<u8> {
         match &mut self.get_mut(ino).body {
             Body::File(content) => Rc::make_mut(content),
             _ => unreachable!("only files are open"),
@@ -437,24 +442,28 @@ impl Tree {
         Ok(Out::Done)
     }
 
+    /// Copies until there is no more: within a file, that may grow meanwhile.
     fn copy(&mut self, from: Handle, start: u32, to: Handle, end: u32, len: u32) -> Result<Out> {
-        if len == 0 {
-            return Ok(Out::Count(0));
-        }
-        if to.how == How::Append || !writes(&to) {
-            return Err(Errno::BADF);
-        }
-        let (start, end) = (start as usize, end as usize);
-        let source = Rc::clone(self.content(from.ino));
-        let len = (len as usize).min(source.len().saturating_sub(start));
-        if from.ino == to.ino && end + len > start && end < start + len {
-            return Err(Errno::INVAL);
-        }
-        if len > 0 {
+        let (mut start, mut end) = (start as usize, end as usize);
+        let (mut left, mut copied) = (len as usize, 0);
+        while left > 0 {
+            if to.how == How::Append || !writes(&to) {
+                return Err(Errno::BADF);
+            }
+            let source = Rc::clone(self.content(from.ino));
+            let len = left.min(source.len().saturating_sub(start));
+            if from.ino == to.ino && end + len > start && end < start + len {
+                return Err(Errno::INVAL);
+            }
+            if len == 0 {
+                break;
+            }
             put(self.content_mut(to.ino), end, &source[start..start + len]);
             self.stamp(to.ino);
+            (start, end) = (start + len, end + len);
+            (left, copied) = (left - len, copied + len);
         }
-        Ok(Out::Count(len))
+        Ok(Out::Count(copied))
     }
 
     fn open(&mut self, slot: usize, at: &At, how: How) -> Result<Out> {
