@@ -148,6 +148,9 @@ pub enum Refusal {
     /// Something that this filesystem does not keep.
     #[error("operation not supported")]
     Unsupported,
+    /// Something that is not the caller's to change, whoever that is.
+    #[error("operation not permitted")]
+    NotPermitted,
     /// Nothing may be changed here.
     #[error("read-only file system")]
     ReadOnly,

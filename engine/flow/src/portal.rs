@@ -8,6 +8,7 @@
 //! to bound memory and the next start. Never: lets two processes open one
 //! state. Tested by `tests/tests/portal.rs` and `kill.rs`.
 
+use crate::about::{self, About};
 use crate::asker;
 use crate::error::{FlowError, Refusal, Result};
 use crate::limits::{
@@ -524,12 +525,19 @@ impl Volume for PortalVolume {
     }
 
     fn xattr(&self, ino: u64, name: &[u8]) -> Result<Option<Vec<u8>>> {
-        self.names().xattr(self.file(ino)?, name)
+        let file = self.file(ino)?;
+        if about::is_reserved(name) {
+            return match About::named(name) {
+                Some(what) => self.names().about(file, what),
+                None => Ok(None),
+            };
+        }
+        self.names().xattr(file, name)
     }
 
     fn xattrs(&self, ino: u64) -> Result<Vec<Vec<u8>>> {
-        let all = self.names().xattrs(self.file(ino)?)?;
-        Ok(all.into_iter().map(|xattr| xattr.name).collect())
+        let all = self.names().xattrs(self.file(ino)?)?.into_iter().map(|xattr| xattr.name);
+        Ok(all.filter(|name| !about::is_reserved(name)).collect())
     }
 
     fn seek(&self, _ino: u64, _offset: u64, _hole: bool) -> Result<Option<u64>> {
@@ -597,11 +605,17 @@ impl Volume for PortalVolume {
 
     fn set_xattr(&self, ino: u64, name: &[u8], value: &[u8], mode: XattrMode) -> Result<()> {
         let file = self.file(ino)?;
+        if about::is_reserved(name) {
+            return Err(Refusal::NotPermitted.into());
+        }
         self.grow(value.len() as u64, |names| names.set_xattr(file, name, value, mode))
     }
 
     fn remove_xattr(&self, ino: u64, name: &[u8]) -> Result<()> {
         let file = self.file(ino)?;
+        if about::is_reserved(name) {
+            return Err(Refusal::NotPermitted.into());
+        }
         self.change(|names| names.remove_xattr(file, name))
     }
 

@@ -7,6 +7,7 @@
 //! `tests/tests/ranges.rs` and `engine/flow/tests/ranges.rs`.
 
 use super::{Namespace, Orphan, put_inode, stored};
+use crate::about::About;
 use crate::error::{Refusal, Result};
 use crate::live::Content;
 use crate::volume::Allocate;
@@ -44,6 +45,28 @@ impl Namespace {
         let spans = content.spans(range.start, range.end)?;
         let data: u64 = spans.iter().map(|span| span.len).sum();
         Ok((range.end - range.start).saturating_sub(data))
+    }
+
+    /// What is to be said of an inode; `None`: nothing, or nothing yet.
+    pub(crate) fn about(&self, file: FileId, what: About) -> Result<Option<Vec<u8>>> {
+        let inode = self.existing(file)?.inode;
+        match what {
+            // There are no others yet that it could spread to.
+            About::State => return Ok(Some(b"local".to_vec())),
+            About::Replicas => return Ok(Some(b"1".to_vec())),
+            About::Chunks | About::Hash if inode.file_type() != FileType::Regular => {
+                return Ok(None);
+            }
+            About::Chunks | About::Hash => {}
+        }
+        // Before its bytes are copied out, which may be many.
+        let held = |orphan: &mut Orphan| orphan.content.pieces.bytes() > 0;
+        if self.live.holds_bytes(file) || self.of_orphan(file, held).unwrap_or(false) {
+            return Ok(None);
+        }
+        let (inode, content) = self.regular(file, 0, u64::MAX)?;
+        let whole = content.whole(inode.size)?;
+        Ok(whole.and_then(|whole| whole.says(what, &self.live.naming, inode.size)))
     }
 
     pub(crate) fn allocate(&self, file: FileId, range: Range<u64>, how: Allocate) -> Result<()> {
