@@ -634,7 +634,7 @@ fn a_mounted_portal_shows_the_free_space_of_its_disk() {
 
 #[test]
 fn a_directory_of_a_mounted_portal_lists_each_name_once_while_it_changes() {
-    const NAMES: usize = 20_000;
+    const NAMES: usize = 100_000;
     let device = Device::mounted();
     let dir = mkdir(&device.at("dir"));
     for n in 0..NAMES {
