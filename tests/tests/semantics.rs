@@ -6,6 +6,7 @@ use rustix::io::Errno;
 use std::fs::{self, File, OpenOptions};
 use std::io::Read;
 use std::os::unix::fs::{FileExt, MetadataExt};
+use std::os::unix::process::CommandExt;
 use std::path::Path;
 use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
@@ -187,13 +188,15 @@ fn ready(command: &mut Command) -> Running {
     child
 }
 
-/// Renames, links and unlinks until it is killed.
-const RESTLESS: &str = "import os, sys
-a, b = sys.argv[1] + '.a', sys.argv[1] + '.b'
-open(a, 'w').close()
-print('ready', flush=True)
-while True:
-    os.rename(a, b); os.link(b, a); os.unlink(b)";
+/// So many processes that rename, link and unlink until they are killed.
+const RESTLESS: &str = "import os
+for n in range(40):
+    a, b = f'{n}.a', f'{n}.b'
+    open(a, 'w').close()
+    if os.fork() == 0:
+        while True:
+            os.rename(a, b); os.link(b, a); os.unlink(b)
+print('ready', flush=True); os.wait()";
 
 /// "A process that is killed in the middle of `rename`, `link` or `unlink`
 /// counts as a failed write for the kernel, which tells the next `syncfs` …
@@ -202,21 +205,18 @@ while True:
 fn the_kernel_tells_once_of_who_was_killed_in_a_rename_in_a_mounted_portal() {
     let device = Device::mounted();
     write(&device.at("kept"), b"kept");
-    let start = |n: u32| {
-        let mut command = Command::new("python3");
-        ready(command.args(["-c", RESTLESS, &n.to_string()]).current_dir(device.m()))
-    };
     let syncfs = || rfs::syncfs(File::open(device.m()).expect("opens"));
     let until = Instant::now() + Duration::from_secs(60);
     let told = loop {
-        let children: Vec<Running> = (0..8).map(start).collect();
+        let mut command = Command::new("python3");
+        command.args(["-c", RESTLESS]).current_dir(device.m()).process_group(0);
+        let restless = ready(&mut command);
         // Each is in the middle of something while the daemon stands still.
         let daemon = device.daemon().to_string();
         must("kill", ["-STOP", &daemon]);
-        let pids = children.iter().map(|child| child.0.id().to_string());
-        must("kill", ["-9".to_owned()].into_iter().chain(pids));
+        must("kill", ["-9", "--", &format!("-{}", restless.0.id())]);
         must("kill", ["-CONT", &daemon]);
-        drop(children);
+        drop(restless);
         match syncfs() {
             Ok(()) => assert!(Instant::now() < until, "nobody was ever told"),
             Err(told) => break told,
