@@ -7,7 +7,7 @@ use crate::{show, signals};
 use serde_json::json;
 use std::sync::Arc;
 use std::time::Instant;
-use warp_flow::{ExtractOptions, FlowError, Progress};
+use warp_flow::{ExtractOptions, FlowError, Problem, Progress};
 
 pub(crate) fn run(args: Extract, ui: &Ui) -> Result<Exit> {
     let options = ExtractOptions {
@@ -37,6 +37,10 @@ pub(crate) fn run(args: Extract, ui: &Ui) -> Result<Exit> {
     let exit = ui.problems(&done.problems);
     if exit == Exit::Integrity && !args.salvage {
         ui.note("hint: `warp archive extract --salvage` restores every file that is whole");
+    }
+    let exists = |p: &Problem| matches!(p.error, FlowError::Exists { .. });
+    if done.problems.iter().any(exists) {
+        ui.note("hint: `--force` replaces what is there");
     }
     if ui.json {
         let document = json!({
