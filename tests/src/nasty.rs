@@ -31,20 +31,26 @@ pub fn scratch() -> TempDir {
     dir
 }
 
-/// Bytes that look random and do not compress; equal seeds give equal bytes.
+/// Bytes that look random and do not compress; equal seeds give equal bytes,
+/// and two others have nothing in common that could be stored once.
 pub fn noise(len: usize, seed: u64) -> Vec<u8> {
-    let mut state = seed.wrapping_mul(0x9e37_79b9_7f4a_7c15).wrapping_add(0x1234_5678_9abc_def1);
+    // The steps from one state to the next are all alike: seeds that were
+    // themselves so many steps apart would give one stream, moved.
+    let mut state = mixed(seed.wrapping_add(0x1234_5678_9abc_def1));
     let mut out = Vec::with_capacity(len + 8);
     while out.len() < len {
-        // splitmix64
         state = state.wrapping_add(0x9e37_79b9_7f4a_7c15);
-        let mut z = state;
-        z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-        z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
-        out.extend_from_slice(&(z ^ (z >> 31)).to_le_bytes());
+        out.extend_from_slice(&mixed(state).to_le_bytes());
     }
     out.truncate(len);
     out
+}
+
+/// The last step of splitmix64.
+fn mixed(state: u64) -> u64 {
+    let z = (state ^ (state >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+    let z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+    z ^ (z >> 31)
 }
 
 /// Text that compresses; equal seeds give equal text.

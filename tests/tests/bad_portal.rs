@@ -644,10 +644,8 @@ fn a_portal_mounts_with_a_journal_that_ends_in_the_middle() {
     device.umount();
 }
 
-/// No two have anything in common: noise of neighbouring seeds is the same,
-/// moved by eight bytes, and would be stored once.
 fn filling(n: u64) -> Vec<u8> {
-    noise(1 << 20, n << 20)
+    noise(1 << 20, n)
 }
 
 /// Writes files of 1 MiB until there is no room; gives the names of those that

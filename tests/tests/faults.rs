@@ -6,8 +6,10 @@
 //! Then for want of room, for one kind of file at a time; a disk that is full
 //! for all of them is in `full.rs`.
 
+use rustix::fs as rfs;
 use std::collections::BTreeSet;
 use std::fs::{self, File};
+use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 use std::process::Stdio;
 use std::time::{Duration, Instant};
@@ -231,4 +233,28 @@ fn a_disk_full_for_one_kind_of_file_is_told_by_a_portal_mount_where_it_matters()
     full_for("head-", [false, true]);
     // An aid: it may be incomplete.
     full_for("dedup-", [false, false]);
+}
+
+/// Of a disk on which a barrier takes seconds, `syncfs` and `sync` know
+/// nothing: the kernel does not pass them on. Who waits for `fsync` waits.
+#[test]
+fn only_fsync_waits_for_the_barriers_of_a_portal_mount() {
+    const TAKES: Duration = Duration::from_secs(3);
+    let device = Device::mounted();
+    let strace = inject(&device, "fsync,fdatasync", "delay_enter=3000000", &[]);
+    let file = File::create(device.at("file")).expect("created");
+    file.write_all_at(&content(0, 1), 0).expect("written");
+    let timed = |act: &dyn Fn()| {
+        let started = Instant::now();
+        act();
+        started.elapsed()
+    };
+    let syncfs = timed(&|| rfs::syncfs(File::open(device.m()).expect("opens")).expect("done"));
+    let sync = timed(&|| drop(must("sync", ["-f".as_ref(), device.m().as_os_str()])));
+    let fsync = timed(&|| file.sync_all().expect("durable"));
+    assert!(syncfs < TAKES / 2 && sync < TAKES / 2, "{syncfs:?}, {sync:?}");
+    assert!(fsync >= TAKES, "{fsync:?}");
+    end(strace);
+    drop(file);
+    device.umount();
 }

@@ -55,10 +55,8 @@ fn device(filesystem: Filesystem, part: Part) -> (Device, PathBuf) {
     (device, disk)
 }
 
-/// No two have anything in common: noise of neighbouring seeds is the same,
-/// moved by eight bytes, and would be stored once.
 fn content(n: u64) -> Vec<u8> {
-    noise(FILE_LEN, n * FILE_LEN as u64)
+    noise(FILE_LEN, n)
 }
 
 fn name(device: &Device, n: u64) -> PathBuf {
@@ -190,6 +188,24 @@ const AGAIN_PERCENT: usize = 80;
 /// So long may the sweep take that nobody asks for.
 const SWEPT_WITHIN: Duration = Duration::from_secs(20);
 
+/// Fills the disk again, once what was deleted has gone.
+#[track_caller]
+fn fill_again(device: &Device, before: usize, what: &str) -> Vec<u64> {
+    let until = Instant::now() + SWEPT_WITHIN;
+    let mut durable = Vec::new();
+    for start in (100..).step_by(100) {
+        durable.extend(fill(device, start));
+        let now = durable.len();
+        if now * 100 >= before * AGAIN_PERCENT {
+            break;
+        }
+        assert!(Instant::now() < until, "{what}: {now} MiB fit where {before} MiB were deleted");
+        std::thread::sleep(Duration::from_millis(200));
+    }
+    println!("{what}: {before} MiB, and again {} MiB", durable.len());
+    durable
+}
+
 /// Fill, publish, delete, publish, fill: what nothing refers to any more gives
 /// its room to what comes next, and nobody starts anything anew.
 fn deleted_files_make_room(filesystem: Filesystem) {
@@ -214,18 +230,7 @@ fn deleted_files_make_room(filesystem: Filesystem) {
         fs::remove_file(&path).unwrap_or_else(|e| panic!("{what}: {}: {e}", path.display()));
     }
     publish("empty");
-    let until = Instant::now() + SWEPT_WITHIN;
-    let mut second = Vec::new();
-    for start in (100..).step_by(100) {
-        second.extend(fill(&device, start));
-        if second.len() * 100 >= first.len() * AGAIN_PERCENT {
-            break;
-        }
-        let (now, before) = (second.len(), first.len());
-        assert!(Instant::now() < until, "{what}: {now} MiB fit where {before} MiB were deleted");
-        std::thread::sleep(Duration::from_millis(200));
-    }
-    println!("{what}: {} MiB, and again {} MiB", first.len(), second.len());
+    let second = fill_again(&device, first.len(), what);
     assert_eq!(device.daemon(), daemon, "{what}: it was started anew");
     holds(&device, &second, &format!("{what}, full again"));
     device.crash();
@@ -241,4 +246,30 @@ fn deleted_files_make_room_on_a_full_tmpfs_below_a_portal_mount() {
 #[test]
 fn deleted_files_make_room_on_a_full_ext4_below_a_portal_mount() {
     deleted_files_make_room(Filesystem::Ext4);
+}
+
+/// A file that had no name and was open when the daemon was killed is nobody's:
+/// its room is there for others.
+#[test]
+fn open_files_without_a_name_leave_their_room_to_others_after_a_crash() {
+    let what = "unlinked and open";
+    let (device, _) = device(Filesystem::Tmpfs, Part::Home);
+    let first = fill(&device, 0);
+    assert!(first.len() >= 5, "{what}: only {} MiB fit", first.len());
+    let entries = fs::read_dir(device.m()).expect("a directory").map(|e| e.expect("an entry"));
+    let open: Vec<File> = entries
+        .map(|entry| {
+            let file = File::open(entry.path()).expect("opens");
+            fs::remove_file(entry.path()).expect("removed");
+            file
+        })
+        .collect();
+    assert!(open.len() >= first.len());
+    File::open(device.m()).and_then(|root| root.sync_all()).expect("durable");
+    device.crash();
+    drop(open);
+    device.mount();
+    assert_eq!(fs::read_dir(device.m()).expect("a directory").count(), 0);
+    let second = fill_again(&device, first.len(), what);
+    holds(&device, &second, what);
 }

@@ -79,13 +79,16 @@ fn an_ordinary_users_mount_shows_all_as_theirs_and_stores_the_portals_owner() {
         nobody $warp -q mount p m
         nobody bash -euc 'stat -c %u:%g m m/old; echo x > m/new; mkdir m/dir; ln -s x m/link
             stat -c %u:%g m/new; chown 65534:65534 m/old; echo y >> m/old; chmod 600 m/old'
+        setpriv --reuid 65534 --regid 65534 --groups 4444 -- bash -euc '
+            echo x > m/ours; chgrp 4444 m/ours; stat -c %u:%g m/ours'
         nobody $warp -q umount m; chown -R 0:0 h m";
     let shown = apart(&device, script).exits(0).text();
-    assert_eq!(shown, "65534:65534\n65534:65534\n65534:65534\n");
+    assert_eq!(shown, "65534:65534\n".repeat(4));
     device.mount();
     for name in ["m", "m/new", "m/dir", "m/link", "m/old"] {
         assert_eq!(owner(&device, name), (1234, 1235), "{name}");
     }
+    assert_eq!(owner(&device, "m/ours"), (1234, 4444), "another group is stored");
     device.umount();
     let script = "chown -R 65534:65534 h m; nobody $warp mount -o uidmap=1:2 p m";
     fails(apart(&device, script), 2, "only root", "as yours");

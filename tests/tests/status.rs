@@ -3,10 +3,11 @@
 //! portals without their keyring.
 
 use std::fs;
+use std::process::Command;
 use std::time::{Duration, Instant};
 use warp_tests::device::{Device, Words, fails};
-use warp_tests::must;
-use warp_tests::nasty::{mkdir, write};
+use warp_tests::nasty::{mkdir, mode, write};
+use warp_tests::{Warp, must, run};
 
 #[test]
 fn status_lists_a_mounted_archive_and_a_dead_portal_mount() {
@@ -81,5 +82,47 @@ fn a_portal_is_not_mounted_over_warps_own_files() {
         fails(device.types(&line), 2, "warp's own files", "another directory");
     }
     device.mount();
+    device.umount();
+}
+
+#[test]
+fn what_is_asked_of_a_dead_mount_or_twice_says_what_is_there() {
+    let device = Device::mounted();
+    write(&device.at("file"), b"x");
+    device.sync();
+    fails(device.types("mount p m"), 11, "is mounted on", "use it; `warp umount ");
+    mkdir(&device.path("n"));
+    fails(device.types("mount p n"), 11, "is mounted on", "mount --bind");
+    device.crash();
+    for line in ["sync m", "sync m/file"] {
+        fails(device.types(line), 1, "no process serves it", "`warp mount p:/ ");
+    }
+    device.mount();
+    device.types("sync m").exits(0);
+    device.umount();
+}
+
+/// A daemon listens to its own user and to root; whoever else gets as far as
+/// its socket is told at once whose it is.
+#[test]
+fn a_client_of_another_users_daemon_is_told_so_at_once() {
+    let device = Device::mounted();
+    let warp = device.path("warp");
+    fs::copy(Warp::binary(), &warp).expect("copied");
+    mode(&warp, 0o755);
+    for (name, bits) in [("", 0o755), ("h", 0o755), ("h/run", 0o755), ("h/run/edge.sock", 0o666)] {
+        mode(&device.path(name), bits);
+    }
+    for line in ["status", "up", "down"] {
+        let script = format!("setpriv --reuid 65534 --regid 65534 --clear-groups ./warp {line}");
+        let started = Instant::now();
+        let mut command = Command::new("bash");
+        command.args(["-c", &script]).current_dir(device.path(""));
+        command.env("WARP_HOME", device.home());
+        let told = run::run(command, Duration::from_secs(30));
+        assert!(started.elapsed() < Duration::from_secs(5), "{line}: {:?}", started.elapsed());
+        fails(told, 1, "the daemon is user 0's", "as that user");
+    }
+    mode(&device.path("h"), 0o700);
     device.umount();
 }

@@ -167,6 +167,9 @@ pub enum Refusal {
     /// It is on another file system.
     #[error("invalid cross-device link")]
     Elsewhere,
+    /// Something that is not the caller's to change, whoever that is.
+    #[error("operation not permitted")]
+    NotPermitted,
     /// Nothing may be changed here.
     #[error("read-only file system")]
     ReadOnly,

@@ -6,6 +6,7 @@
 //! Walk out: [`reader::TreeReader`] ▸ a [`source::ChunkSource`] ▸ format.
 #![forbid(unsafe_code)]
 
+mod about;
 mod acl;
 pub mod archive;
 pub mod asker;

@@ -468,6 +468,11 @@ impl Live {
         Ok(inode.map(|inode| (inode, content)))
     }
 
+    /// True if some of what was written of a file is in no tree yet.
+    pub(crate) fn holds_bytes(&self, file: FileId) -> bool {
+        self.read_state().layers().content(file).any(|pieces| pieces.bytes() > 0)
+    }
+
     /// Bytes of a file: `len` of them from `offset`, zeros where nothing was
     /// written. Its length is for the caller to know.
     pub fn read(&self, file: FileId, offset: u64, len: usize) -> Result<Vec<u8>> {

@@ -6,6 +6,7 @@
 //! content. Tested by `engine/flow/tests/ranges.rs` and
 //! `tests/tests/ranges.rs`.
 
+use crate::about::Whole;
 use crate::error::Result;
 use crate::live::{Below, Content, Stored};
 use crate::overlay::Piece;
@@ -99,6 +100,21 @@ impl Content {
         }
         let inside = spans.0.into_values().filter(|span| span.at < to && span.end() > from);
         Ok(inside.map(|span| span.part(from, to)).collect())
+    }
+
+    /// Where all of a file of this length lies; `None`: some of it is in
+    /// memory, or nothing says yet that it survives a crash.
+    pub(crate) fn whole(&self, size: u64) -> Result<Option<Whole>> {
+        if self.pieces.iter().next().is_none() && self.stashed.is_empty() {
+            let below = Below { file: self.file, base: self.base.as_deref() };
+            return Ok(Some(match below.content(0, size)? {
+                Stored::Inline(bytes) => Whole::Inline(bytes),
+                Stored::Extents(extents) => Whole::Extents(extents),
+            }));
+        }
+        let spans = self.spans(0, size)?;
+        let extents = spans.into_iter().map(|span| Some((span.at, span.extent?)));
+        Ok(extents.collect::<Option<_>>().map(Whole::Extents))
     }
 }
 

@@ -4,6 +4,7 @@
 //! portal below. Promises: what an archive shows stays the same while it is
 //! mounted. Never: speaks FUSE. Tested by `tests/tests/mount.rs`.
 
+use crate::about::{self, About, Whole};
 use crate::archive::ArchiveFile;
 use crate::error::{FlowError, Refusal, Result};
 use crate::reader::{Attributes, TreeReader, check_type};
@@ -194,7 +195,8 @@ pub trait Volume: Send + Sync + 'static {
         limit: usize,
         plus: bool,
     ) -> Result<Vec<DirEntry>>;
-    /// Value of an extended attribute.
+    /// Value of an extended attribute; below `user.warp.`, what the volume says
+    /// of the file by itself.
     fn xattr(&self, ino: u64, name: &[u8]) -> Result<Option<Vec<u8>>>;
     /// Names of the extended attributes.
     fn xattrs(&self, ino: u64) -> Result<Vec<Vec<u8>>>;
@@ -397,12 +399,19 @@ impl Volume for ArchiveVolume {
     }
 
     fn xattr(&self, ino: u64, name: &[u8]) -> Result<Option<Vec<u8>>> {
+        if about::is_reserved(name) {
+            // Nothing of an archive spreads: it says nothing of how far.
+            let Some(what) = About::named(name) else { return Ok(None) };
+            let Some((id, inode)) = self.file(ino)? else { return Ok(None) };
+            let whole = Whole::of(&self.reader, id, &inode)?;
+            return Ok(whole.says(what, &self.reader.keys().naming, inode.size));
+        }
         Ok(self.reader.xattr(file_id(ino), name)?.map(|xattr| xattr.value))
     }
 
     fn xattrs(&self, ino: u64) -> Result<Vec<Vec<u8>>> {
-        let all = self.reader.xattrs(file_id(ino))?;
-        Ok(all.into_iter().map(|xattr| xattr.name).collect())
+        let all = self.reader.xattrs(file_id(ino))?.into_iter().map(|xattr| xattr.name);
+        Ok(all.filter(|name| !about::is_reserved(name)).collect())
     }
 
     fn seek(&self, ino: u64, offset: u64, hole: bool) -> Result<Option<u64>> {

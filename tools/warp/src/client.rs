@@ -74,7 +74,13 @@ impl Daemon {
             .build()
             .map_err(at)?;
         match runtime.block_on(connect(&run_dir)) {
-            Ok((sender, pid)) => {
+            Ok((_, _, uid)) if is_anothers(rustix::process::geteuid().as_raw(), uid) => {
+                let socket = RunDir::socket(home);
+                let cause = format!("{}: the daemon is user {uid}'s", socket.display());
+                Err(Failure::new(Exit::Failed, cause)
+                    .hint("do it as that user, or with a WARP_HOME of your own"))
+            }
+            Ok((sender, pid, _)) => {
                 let mut daemon = Self { runtime, sender, pid };
                 Ok(daemon.greet()?.then_some(daemon))
             }
@@ -264,13 +270,20 @@ fn nobody(error: &io::Error) -> bool {
     matches!(error.kind(), ConnectionRefused | ConnectionReset | NotFound | WouldBlock)
 }
 
-async fn connect(run_dir: &RunDir) -> io::Result<(SendRequest<Full<Bytes>>, Option<u32>)> {
+/// True if a daemon would not listen: it does to its own user, and to root.
+fn is_anothers(me: u32, uid: u32) -> bool {
+    me != 0 && me != uid
+}
+
+/// The way to a daemon, its process and its user.
+async fn connect(run_dir: &RunDir) -> io::Result<(SendRequest<Full<Bytes>>, Option<u32>, u32)> {
     let stream = tokio::net::UnixStream::connect(run_dir.address()).await?;
-    let pid = stream.peer_cred()?.pid().and_then(|pid| u32::try_from(pid).ok());
+    let peer = stream.peer_cred()?;
+    let (pid, uid) = (peer.pid().and_then(|pid| u32::try_from(pid).ok()), peer.uid());
     let shaken = hyper::client::conn::http1::handshake(TokioIo::new(stream)).await;
     let (sender, connection) = shaken.map_err(io::Error::other)?;
     tokio::spawn(connection);
-    Ok((sender, pid))
+    Ok((sender, pid, uid))
 }
 
 fn request(method: Method, path: &str, body: Bytes) -> Request<Full<Bytes>> {

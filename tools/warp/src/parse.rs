@@ -72,15 +72,16 @@ fn failure(error: &clap::Error, command: &Command) -> Failure {
 fn suggestion(error: &clap::Error, command: &Command) -> Option<String> {
     if let Some(ContextValue::String(typed)) = error.get(ContextKind::InvalidSubcommand) {
         // clap's best is the last, and it finds likeness where there is none;
-        // it names aliases, too, and does not say in which group it looked.
+        // it names aliases, too.
         let mut meant = strings(error, ContextKind::SuggestedSubcommand);
-        let shown = |name: &str| {
-            let listed = |verb: &Command| verb.get_name() == name && !verb.is_hide_set();
-            let groups = std::iter::once(command).chain(command.get_subcommands());
-            groups.flat_map(Command::get_subcommands).any(listed)
-        };
-        meant.retain(|name| shown(name) && nearest(typed, [name.clone()]).is_some());
+        let verbs = looked_in(error, command).get_subcommands().filter(|verb| !verb.is_hide_set());
+        let shown: Vec<String> = verbs.map(|verb| verb.get_name().to_owned()).collect();
+        let is_near = |name: &String| nearest(typed, [name.clone()]).is_some();
+        meant.retain(|name| shown.contains(name) && is_near(name));
         meant.reverse();
+        if meant.is_empty() {
+            meant.extend(shown.into_iter().filter(is_near));
+        }
         // The right verb, in the wrong place.
         let group = |group: &Command| {
             let verb = group.find_subcommand(typed)?;
@@ -100,6 +101,13 @@ fn suggestion(error: &clap::Error, command: &Command) -> Option<String> {
         return Some(is_it(&meant, &usage(error)));
     }
     (!valid.is_empty()).then(|| format!("one of {valid}"))
+}
+
+/// The command among whose verbs the one that was typed is not.
+fn looked_in<'a>(error: &clap::Error, command: &'a Command) -> &'a Command {
+    let usage = usage(error);
+    let words = usage.split(' ').skip(2);
+    words.map_while(|word| command.find_subcommand(word)).next().unwrap_or(command)
 }
 
 fn is_it(meant: &[String], else_hint: &str) -> String {
@@ -143,6 +151,9 @@ mod tests {
         for (line, cause, hint) in [
             ("warp umont", "unrecognized subcommand 'umont'", "is it `umount` or `mount`?"),
             ("warp statsu", "unrecognized subcommand 'statsu'", "is it `status`?"),
+            ("warp mnt", "unrecognized subcommand 'mnt'", "is it `mount` or `man`?"),
+            ("warp ini", "unrecognized subcommand 'ini'", "`warp --help` lists"),
+            ("warp key inti", "unrecognized subcommand 'inti'", "is it `init`?"),
             ("warp -q", "requires a subcommand but one was not provided", "`warp --help`"),
             (
                 "warp create x",

@@ -8,7 +8,7 @@ use std::io;
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 use warp_fs::Mounted;
-use warp_fs::kernel::mounts;
+use warp_fs::kernel::{absolute, is_dead, mounts};
 
 /// What `warp mount` mounts.
 #[derive(Debug, PartialEq, Eq)]
@@ -47,6 +47,12 @@ impl Source {
 pub(crate) fn mount_of(path: &Path) -> io::Result<Option<Mounted>> {
     let path = std::fs::canonicalize(path)?;
     Ok(innermost(mounts(), &path))
+}
+
+/// The mount that a path is in, or was, if nobody serves it any more. Such a
+/// path cannot be looked at.
+pub(crate) fn dead_mount_of(path: &Path) -> Option<Mounted> {
+    innermost(mounts(), &absolute(path)).filter(|mount| is_dead(&mount.directory))
 }
 
 fn innermost(table: Vec<Mounted>, path: &Path) -> Option<Mounted> {

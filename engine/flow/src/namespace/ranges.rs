@@ -7,6 +7,7 @@
 //! `tests/tests/ranges.rs` and `engine/flow/tests/ranges.rs`.
 
 use super::{Namespace, Orphan, put_inode, stored};
+use crate::about::{self, About};
 use crate::error::{Refusal, Result};
 use crate::live::{Below, Content, Tree};
 use crate::volume::Allocate;
@@ -18,7 +19,7 @@ use warp_format::limits::MAX_FILE_SIZE;
 use warp_format::record::{Body, FileType, Inode, Key, KeyKind, Record};
 
 /// Bytes that are looked through first for data or holes.
-const SEEK_STEP: u64 = 64 << 20;
+const SEEK_STEP: u64 = 4 << 20;
 /// Spans in one clone: an entry of the journal takes so many.
 const CLONE_SPANS: usize = 4096;
 /// Bytes in one clone that are in no tree yet, and are copied.
@@ -89,6 +90,27 @@ impl Namespace {
             }
             at = to;
         }
+    }
+
+    /// What is to be said of an inode; `None`: nothing, or nothing yet.
+    pub(crate) fn about(&self, file: FileId, what: About) -> Result<Option<Vec<u8>>> {
+        let inode = self.existing(file)?.inode;
+        match what {
+            About::State => return Ok(Some(about::LOCAL.to_vec())),
+            About::Replicas => return Ok(Some(about::ONE.to_vec())),
+            About::Chunks | About::Hash if inode.file_type() != FileType::Regular => {
+                return Ok(None);
+            }
+            About::Chunks | About::Hash => {}
+        }
+        // Before its bytes are copied out, which may be many.
+        let held = |orphan: &mut Orphan| orphan.content.pieces.bytes() > 0;
+        if self.live.holds_bytes(file) || self.of_orphan(file, held).unwrap_or(false) {
+            return Ok(None);
+        }
+        let (inode, content) = self.regular(file, 0, u64::MAX)?;
+        let whole = content.whole(inode.size)?;
+        Ok(whole.and_then(|whole| whole.says(what, &self.live.naming, inode.size)))
     }
 
     pub(crate) fn allocate(&self, file: FileId, range: Range<u64>, how: Allocate) -> Result<()> {

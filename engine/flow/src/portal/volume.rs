@@ -9,6 +9,7 @@
 //! Tested by `engine/flow/tests/snapshots.rs` and `portal_volume.rs`.
 
 use super::{Portal, SOFT_LIMIT};
+use crate::about::{self, About, Whole};
 use crate::error::{FlowError, Refusal, Result};
 use crate::live::{Below, Tree};
 use crate::namespace::{COPY_BYTES, Namespace, Source};
@@ -59,6 +60,20 @@ impl View {
     /// Attributes of this inode.
     fn attributes(&self) -> Result<Attributes> {
         self.tree.attributes(self.file)?.ok_or_else(|| Refusal::Missing.into())
+    }
+
+    /// What is to be said of this inode.
+    fn about(&self, what: About) -> Result<Option<Vec<u8>>> {
+        let inode = self.attributes()?.inode;
+        match what {
+            About::State => Ok(Some(about::LOCAL.to_vec())),
+            About::Replicas => Ok(Some(about::ONE.to_vec())),
+            _ if inode.file_type() != FileType::Regular => Ok(None),
+            _ => {
+                let whole = Whole::of(&*self.tree, self.file, &inode)?;
+                Ok(whole.says(what, &self.tree.keys().naming, inode.size))
+            }
+        }
     }
 
     /// Attributes of what a name in it leads to.
@@ -337,7 +352,15 @@ impl Volume for PortalVolume {
     }
 
     fn xattr(&self, ino: u64, name: &[u8]) -> Result<Option<Vec<u8>>> {
-        match self.place(ino)? {
+        let place = self.place(ino)?;
+        if about::is_reserved(name) {
+            return match (About::named(name), place) {
+                (Some(what), Place::Live(file)) => self.names().about(file, what),
+                (Some(what), Place::View(view)) => view.about(what),
+                _ => Ok(None),
+            };
+        }
+        match place {
             Place::Live(file) => self.names().xattr(file, name),
             Place::Snapshots => Ok(None),
             Place::View(view) => Ok(view.tree.xattr(view.file, name)?.map(|xattr| xattr.value)),
@@ -350,7 +373,8 @@ impl Volume for PortalVolume {
             Place::Snapshots => Vec::new(),
             Place::View(view) => view.tree.xattrs(view.file)?,
         };
-        Ok(all.into_iter().map(|xattr| xattr.name).collect())
+        let names = all.into_iter().map(|xattr| xattr.name);
+        Ok(names.filter(|name| !about::is_reserved(name)).collect())
     }
 
     fn seek(&self, ino: u64, offset: u64, hole: bool) -> Result<Option<u64>> {
@@ -434,11 +458,17 @@ impl Volume for PortalVolume {
 
     fn set_xattr(&self, ino: u64, name: &[u8], value: &[u8], mode: XattrMode) -> Result<()> {
         let file = self.live(ino)?;
+        if about::is_reserved(name) {
+            return Err(Refusal::NotPermitted.into());
+        }
         self.grow(value.len() as u64, |names| names.set_xattr(file, name, value, mode))
     }
 
     fn remove_xattr(&self, ino: u64, name: &[u8]) -> Result<()> {
         let file = self.live(ino)?;
+        if about::is_reserved(name) {
+            return Err(Refusal::NotPermitted.into());
+        }
         self.change(|names| names.remove_xattr(file, name))
     }
 

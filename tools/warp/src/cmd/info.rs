@@ -41,8 +41,9 @@ pub(super) fn run(args: &Info, ui: &Ui) -> Result<Exit> {
         ui.print(&Value::Object(fields.collect()).to_string())?;
         return Ok(Exit::Ok);
     }
+    let width = rows.iter().map(|(what, _, _)| what.len()).max().unwrap_or(0);
     for (what, text, _) in rows {
-        ui.print(&format!("{:<13} {text}", what.replace('_', " ")))?;
+        ui.print(&format!("{:<width$} {text}", what.replace('_', " ")))?;
     }
     Ok(Exit::Ok)
 }

@@ -3,10 +3,12 @@
 use crate::args::Sync;
 use crate::client::Daemon;
 use crate::daemon::wire::{OfMount, Synced};
-use crate::places::{mount_of, write_back};
+use crate::places::{dead_mount_of, mount_of, write_back};
 use crate::report::{Exit, Failure, Result, Ui};
+use crate::show;
 use hyper::Method;
 use serde_json::json;
+use std::path::Path;
 use warp_flow::FlowError;
 use warp_flow::home::Home;
 
@@ -17,6 +19,12 @@ pub(crate) fn run(args: &Sync, ui: &Ui) -> Result<Exit> {
         Failure::new(Exit::NotFound, format!("{}: is not in a mounted portal", typed.display()))
             .hint("`warp status` lists what is mounted")
     };
+    if let Some(dead) = dead_mount_of(typed) {
+        let (shown, word) = (dead.directory.display(), show::word(&dead.directory));
+        let source = show::word(Path::new(&dead.source));
+        return Err(Failure::new(Exit::Failed, format!("{shown}: no process serves it any more"))
+            .hint(format!("`warp mount {source} {word}` brings back what was synced before")));
+    }
     let mount = mount_of(typed).map_err(at)?.ok_or_else(no_portal)?;
     let home = Home::from_environment()?;
     let mut daemon = Daemon::running(&home)?.ok_or_else(no_portal)?;

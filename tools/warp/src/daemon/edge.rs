@@ -331,7 +331,11 @@ impl Edge {
         let keys = self.keys()?;
         let entry = keys.portals.find(&ask.portal)?;
         self.keep_free(&PathBuf::from(ask.directory.clone()))?;
-        let reserved = self.reserve(&entry)?;
+        let reserved = self.reserve(&entry).map_err(|refusal| {
+            let there = self.mount_at(&PathBuf::from(ask.directory.clone()));
+            let same = there.filter(|mounted| mounted.id == format!("{:#}", entry.id));
+            same.map_or(refusal, |mounted| mounted_there(&entry.name, &mounted).into())
+        })?;
         let portal = keys.portals.open(&entry.name)?;
         let path = PathBuf::from(ask.path.clone());
         let attempt = || -> Result<Mount> {
@@ -585,4 +589,11 @@ fn mounted_already(name: &str, mounted: &Mounted, detached: bool) -> Failure {
     }
     Failure::new(Exit::Busy, format!("portal {name}: is mounted on {at} already"))
         .hint(format!("`mount --bind {typed} DIR` shows it in another place too"))
+}
+
+/// The same command a second time.
+fn mounted_there(name: &str, mounted: &Mounted) -> Failure {
+    let typed = show::word(&mounted.directory);
+    let cause = format!("portal {name}: is mounted on {} already", mounted.directory.display());
+    Failure::new(Exit::Busy, cause).hint(format!("use it; `warp umount {typed}` ends it"))
 }

@@ -8,7 +8,7 @@ use serde_json::json;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Instant;
-use warp_flow::{ExtractOptions, FlowError, Progress};
+use warp_flow::{ExtractOptions, FlowError, Problem, Progress};
 
 pub(crate) fn run(args: Extract, ui: &Ui) -> Result<Exit> {
     let options = ExtractOptions {
@@ -39,6 +39,10 @@ pub(crate) fn run(args: Extract, ui: &Ui) -> Result<Exit> {
     let exit = ui.problems(&done.problems);
     if exit == Exit::Integrity && !args.salvage {
         ui.note("hint: `warp archive extract --salvage` restores every file that is whole");
+    }
+    let exists = |p: &Problem| matches!(p.error, FlowError::Exists { .. });
+    if done.problems.iter().any(exists) {
+        ui.note("hint: `--force` replaces what is there");
     }
     if ui.json {
         let document = json!({
