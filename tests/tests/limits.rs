@@ -127,9 +127,12 @@ fn a_file_in_a_mounted_portal_is_as_large_as_any_can_be() {
     let mut bytes = [1; 8];
     file.read_exact_at(&mut bytes, LARGEST / 2 - 1).expect("read");
     assert_eq!(&bytes, b"\0middle\0");
-    // Data throughout, as any file of a portal.
-    assert_eq!(rfs::seek(&file, SeekFrom::Data(5)), Ok(5));
-    assert_eq!(rfs::seek(&file, SeekFrom::Hole(5)), Ok(LARGEST));
+    let middle = rfs::seek(&file, SeekFrom::Data(5)).expect("data");
+    assert!((LARGEST / 2 - 4096..=LARGEST / 2).contains(&middle), "{middle}");
+    assert_eq!(rfs::seek(&file, SeekFrom::Hole(5)), Ok(5));
+    let behind = rfs::seek(&file, SeekFrom::Hole(middle)).expect("a hole");
+    assert!((LARGEST / 2 + 6..LARGEST / 2 + 8192).contains(&behind), "{behind}");
+    assert!(rfs::seek(&file, SeekFrom::Data(behind)).expect("data") > LARGEST - 4096);
     assert_eq!(rfs::seek(&file, SeekFrom::Data(LARGEST)), Err(Errno::NXIO));
     // Cut and grown again, nothing of the end comes back.
     file.set_len(LARGEST / 2 + 3).expect("cut");
