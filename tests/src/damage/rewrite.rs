@@ -282,7 +282,7 @@ impl Writer<'_> {
         }
         let index: Vec<u8> = self.index.iter().flat_map(IndexEntry::encode).collect();
         let mut footer = FOOTER_MAGIC.to_vec();
-        footer.extend_from_slice(&[0; 4]);
+        footer.extend_from_slice(&[1, 0, 0, 0]);
         footer.extend_from_slice(header);
         footer.extend_from_slice(&root.id);
         footer.extend_from_slice(&root.hash);
@@ -316,7 +316,7 @@ fn append_check(bytes: &mut Vec<u8>) {
 /// A chunk of suite 0 that is not packed; kind 1 is data, 2 a node.
 pub(super) fn stored(kind: u8, plain: &[u8]) -> Vec<u8> {
     let len = plain.len() as u32;
-    let mut out = vec![0, 0, kind, 0];
+    let mut out = vec![1, 0, kind, 0];
     out.extend_from_slice(&(len + 8).to_le_bytes());
     out.extend_from_slice(&len.to_le_bytes());
     out.extend_from_slice(&len.to_le_bytes());

@@ -6,7 +6,7 @@ use crate::damage::map::Holds;
 use warp_format::archive::IndexEntry;
 
 pub(super) const EDITS: [Edit; 27] = [
-    ("version of a chunk", |job| sealed_byte(job, 0, &[1, 255])),
+    ("version of a chunk", |job| sealed_byte(job, 0, &[0, 2, 255])),
     ("suite of a chunk", |job| sealed_byte(job, 1, &[1, 2, 255])),
     ("kind of a chunk", |job| sealed_byte(job, 2, &[0, 1, 2, 3])),
     ("codec of a chunk", |job| sealed_byte(job, 3, &[0, 1, 2, 3])),
