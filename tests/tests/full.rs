@@ -273,3 +273,19 @@ fn open_files_without_a_name_leave_their_room_to_others_after_a_crash() {
     let second = fill_again(&device, first.len(), what);
     holds(&device, &second, what);
 }
+
+/// A program that never asked whether its bytes were safe: somebody is told
+/// that they were refused, and told once.
+#[test]
+fn what_a_full_disk_refused_is_told_by_the_next_sync_of_a_portal_mount() {
+    let (device, _) = device(Filesystem::Tmpfs, Part::Home);
+    let mut file = File::create(device.at("open before")).expect("created");
+    let durable = fill(&device, 0);
+    let _ = file.write_all(&content(FILES_MAX));
+    // It does not look at what `close` says.
+    drop(file);
+    let told = device.types("sync m").exits(8);
+    assert!(told.stderr.contains("No space left"), "{}", told.stderr);
+    device.sync();
+    holds(&device, &durable, "told");
+}
