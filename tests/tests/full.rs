@@ -251,7 +251,7 @@ fn deleted_files_make_room_on_a_full_ext4_below_a_portal_mount() {
 /// A file that had no name and was open when the daemon was killed is nobody's:
 /// its room is there for others.
 #[test]
-fn open_files_without_a_name_leave_their_room_to_others_after_a_crash() {
+fn open_files_without_a_name_leave_their_room_to_others_after_a_crash_of_a_mount() {
     let what = "unlinked and open";
     let (device, _) = device(Filesystem::Tmpfs, Part::Home);
     let first = fill(&device, 0);

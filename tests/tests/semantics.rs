@@ -33,7 +33,7 @@ fn unpublished(device: &Device) -> (u64, u64) {
 
 /// "`atime` and `ctime` show the mtime: an archive keeps neither."
 #[test]
-fn an_archive_shows_its_mtimes_as_all_times() {
+fn a_mounted_archive_shows_its_mtimes_as_all_times() {
     let device = Device::without_key();
     let file = mkdir(&device.path("t")).join("f");
     write(&file, b"x");
