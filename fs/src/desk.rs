@@ -13,7 +13,7 @@ use crate::pool::{Job, Pool};
 use fuser::Errno;
 use std::collections::BTreeMap;
 use std::io;
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
@@ -27,6 +27,8 @@ const POOL_THREADS: usize = 96;
 /// How often those whose requests take long are looked at: whether they were
 /// killed.
 const LOOK: Duration = Duration::from_secs(1);
+/// Requests by which the kernel hands over what it keeps.
+const CHANGES_CONTENT: [&str; 2] = ["write", "setattr"];
 /// SIGKILL among the signals that /proc shows as pending.
 const KILL_PENDING: u64 = 1 << 8;
 
@@ -68,6 +70,7 @@ struct Book {
     pages: Mutex<Pages>,
     /// There is a request to be watched again, or it is over.
     news: Condvar,
+    refused: Arc<AtomicU64>,
 }
 
 #[derive(Default)]
@@ -165,6 +168,10 @@ impl Book {
 
     fn give_up(&self, entry: Entry, errno: Errno) {
         let Entry { asked, asks: Asks { what, ino, .. }, give_up, .. } = entry;
+        // Who was killed is told nothing.
+        if errno == Errno::EIO && CHANGES_CONTENT.contains(&what) {
+            self.refused.fetch_add(1, Ordering::SeqCst);
+        }
         if give_up(errno) {
             let (after, errno) = (asked.elapsed(), errno.code());
             tracing::warn!(what, ino, ?after, errno, "the disk did not answer in time");
@@ -232,13 +239,19 @@ impl Desk {
     /// For so many threads that read requests, each of which is answered
     /// within `deadline`.
     pub(crate) fn new(readers: usize, deadline: Duration) -> io::Result<Self> {
-        let (pages, news) = Default::default();
-        let book = Arc::new(Book { deadline, pages, news });
+        let (pages, news, refused) = Default::default();
+        let book = Arc::new(Book { deadline, pages, news, refused });
         let watched = Arc::clone(&book);
         let watch = std::thread::Builder::new().name("deadline".into());
         let watch = Some(watch.spawn(move || watched.watch())?);
         let (busy, pool) = (AtomicUsize::new(0), Pool::new(POOL_THREADS));
         Ok(Self { readers, busy, pool, book, watch })
+    }
+
+    /// Of what the kernel handed over, how much was answered with an error;
+    /// whoever refuses it counts it here, before that answer.
+    pub(crate) fn refused(&self) -> Arc<AtomicU64> {
+        Arc::clone(&self.book.refused)
     }
 
     /// Has `act` work on a request: here, if others are left who read

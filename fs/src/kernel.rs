@@ -14,6 +14,8 @@ use std::io;
 use std::os::unix::ffi::{OsStrExt, OsStringExt};
 use std::path::{Path, PathBuf};
 use std::process::Command;
+use std::sync::Arc;
+use std::sync::atomic::AtomicU64;
 use std::sync::mpsc;
 use std::time::Duration;
 use warp_flow::volume::Volume;
@@ -142,6 +144,7 @@ impl MountOptions {
 pub struct Mount {
     run: Box<dyn FnOnce() -> io::Result<()> + Send>,
     directory: PathBuf,
+    refused: Arc<AtomicU64>,
 }
 
 impl Mount {
@@ -153,12 +156,18 @@ impl Mount {
             .map_err(|e| failed(io::Error::other(e)))?
             .ok_or(MountError::Mapped)?;
         let shell = Shell::new(volume, owners, THREADS, options.deadline).map_err(failed)?;
-        let kernel = shell.kernel();
+        let (kernel, refused) = (shell.kernel(), shell.refused());
         let session = Session::new(shell, &directory, &options.config())
             .map_err(|source| classify(&directory, options, source))?;
         let _ = kernel.set(session.notifier());
         raise_read_ahead(&directory);
-        Ok(Self { run: Box::new(move || session.run()), directory })
+        Ok(Self { run: Box::new(move || session.run()), directory, refused })
+    }
+
+    /// Counts the writes, and the changes of attributes, that were answered
+    /// with an error.
+    pub fn refused(&self) -> Arc<AtomicU64> {
+        Arc::clone(&self.refused)
     }
 
     /// The mountpoint, absolute.

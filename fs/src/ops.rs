@@ -67,6 +67,8 @@ struct Inner<V> {
     listings: Listings,
     /// Set when the mount is there, before the first request.
     kernel: Arc<OnceLock<Notifier>>,
+    /// Counts what the kernel handed over and was refused.
+    refused: Arc<AtomicU64>,
 }
 
 impl<V: Volume> Shell<V> {
@@ -77,11 +79,16 @@ impl<V: Volume> Shell<V> {
         deadline: Duration,
     ) -> io::Result<Self> {
         let (listings, kernel) = Default::default();
-        Ok(Self {
-            inner: Arc::new(Inner { volume, owners, listings, kernel }),
-            desk: Desk::new(readers, deadline)?,
-            next_handle: AtomicU64::new(1),
-        })
+        let desk = Desk::new(readers, deadline)?;
+        let refused = desk.refused();
+        let inner = Arc::new(Inner { volume, owners, listings, kernel, refused });
+        Ok(Self { inner, desk, next_handle: AtomicU64::new(1) })
+    }
+
+    /// How many writes, and changes of attributes, were answered with an
+    /// error.
+    pub(crate) fn refused(&self) -> Arc<AtomicU64> {
+        self.desk.refused()
     }
 
     /// Where the way to tell the kernel something goes once there is one.
@@ -138,6 +145,14 @@ impl<V: Volume> Shell<V> {
 }
 
 impl<V: Volume> Inner<V> {
+    /// What came of something that the kernel handed over.
+    fn counted<T>(&self, result: Result<T>) -> Result<T> {
+        if result.is_err() {
+            self.refused.fetch_add(1, Ordering::SeqCst);
+        }
+        result
+    }
+
     /// A directory's names were changed; said before that change is answered.
     /// The kernel drops the attributes it has by itself, but without this it
     /// would still take those from an answer to a question that was asked
@@ -448,7 +463,8 @@ impl<V: Volume> Filesystem for Shell<V> {
             ctime: ctime.map(time_of_request),
         };
         self.change(asks(req, "setattr", ino), reply, move |inner, reply| {
-            reply.settle(inner.volume.set_attr(ino.0, &change), |reply, now| {
+            let set = inner.counted(inner.volume.set_attr(ino.0, &change));
+            reply.settle(set, |reply, now| {
                 reply.attr(&FOREVER, &attr(&now, inner.owners));
             });
         });
@@ -599,7 +615,7 @@ impl<V: Volume> Filesystem for Shell<V> {
         let asks = Asks { pid: if cached { 0 } else { req.pid() }, ..asks(req, "write", ino) };
         self.change(asks, reply, move |inner, reply| {
             let len = data.len() as u32;
-            let written = inner.volume.write(ino.0, offset, data, cached);
+            let written = inner.counted(inner.volume.write(ino.0, offset, data, cached));
             reply.settle(written, |reply, ()| reply.written(len));
             if cached && inner.volume.is_read_only(ino.0) {
                 inner.unwrite(ino, offset, len);

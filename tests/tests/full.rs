@@ -251,7 +251,7 @@ fn deleted_files_make_room_on_a_full_ext4_below_a_portal_mount() {
 /// A file that had no name and was open when the daemon was killed is nobody's:
 /// its room is there for others.
 #[test]
-fn open_files_without_a_name_leave_their_room_to_others_after_a_crash() {
+fn open_files_without_a_name_leave_their_room_to_others_after_a_crash_of_a_mount() {
     let what = "unlinked and open";
     let (device, _) = device(Filesystem::Tmpfs, Part::Home);
     let first = fill(&device, 0);
@@ -272,4 +272,20 @@ fn open_files_without_a_name_leave_their_room_to_others_after_a_crash() {
     assert_eq!(fs::read_dir(device.m()).expect("a directory").count(), 0);
     let second = fill_again(&device, first.len(), what);
     holds(&device, &second, what);
+}
+
+/// A program that never asked whether its bytes were safe: somebody is told
+/// that they were refused, and told once.
+#[test]
+fn what_a_full_disk_refused_is_told_by_the_next_sync_of_a_portal_mount() {
+    let (device, _) = device(Filesystem::Tmpfs, Part::Home);
+    let mut file = File::create(device.at("open before")).expect("created");
+    let durable = fill(&device, 0);
+    let _ = file.write_all(&content(FILES_MAX));
+    // It does not look at what `close` says.
+    drop(file);
+    let told = device.types("sync m").exits(8);
+    assert!(told.stderr.contains("No space left"), "{}", told.stderr);
+    device.sync();
+    holds(&device, &durable, "told");
 }

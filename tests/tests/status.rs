@@ -105,7 +105,7 @@ fn what_is_asked_of_a_dead_mount_or_twice_says_what_is_there() {
 /// A daemon listens to its own user and to root; whoever else gets as far as
 /// its socket is told at once whose it is.
 #[test]
-fn a_client_of_another_users_daemon_is_told_so_at_once() {
+fn a_client_of_another_users_daemon_that_mounts_is_told_so_at_once() {
     let device = Device::mounted();
     let warp = device.path("warp");
     fs::copy(Warp::binary(), &warp).expect("copied");

@@ -2,8 +2,6 @@
 
 use crate::report::{Exit, Failure};
 use crate::show;
-use rustix::fs::{Mode, OFlags};
-use rustix::io::Errno;
 use std::io;
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
@@ -62,18 +60,6 @@ fn innermost(table: Vec<Mounted>, path: &Path) -> Option<Mounted> {
     let found = over.max_by_key(|mount| depth(mount)).filter(|mount| mount.is_ours())?.clone();
     // The same filesystem may be bound to other places; its own is the first.
     table.into_iter().find(|mount| mount.device == found.device)
-}
-
-/// Has the kernel write what it still keeps of a mount to itself.
-pub(crate) fn write_back(directory: &Path) -> io::Result<()> {
-    let flags = OFlags::RDONLY | OFlags::CLOEXEC;
-    let mount = rustix::fs::open(directory, flags, Mode::empty())?;
-    match rustix::fs::syncfs(&mount) {
-        // A program wrote into a snapshot through a shared map: that is told
-        // it, and once whoever asks here next.
-        Err(Errno::ROFS) => Ok(rustix::fs::syncfs(&mount)?),
-        other => Ok(other?),
-    }
 }
 
 /// True for a mount of an archive: its source is the archive's path, that of

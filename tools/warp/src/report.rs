@@ -2,9 +2,10 @@
 
 use crate::args::{Color, Global};
 use clap::ValueEnum;
+use rustix::io::Errno;
 use serde_json::json;
 use std::ffi::OsString;
-use std::io::{IsTerminal, Write};
+use std::io::{self, IsTerminal, Write};
 use std::os::unix::ffi::OsStrExt;
 use std::process::ExitCode;
 use warp_flow::{FlowError, Kind, Problem};
@@ -177,9 +178,15 @@ impl From<FlowError> for Failure {
                 Some("choose another name; `warp snapshot ls PORTAL` lists those that are taken")
             }
             FlowError::InUse { .. } => Some("`warp status` says what runs; try again later"),
-            FlowError::Io { .. } => match error.kind() {
-                Kind::Full => Some("make room, or write to another disk"),
-                Kind::NotFound => Some("check how the path is written"),
+            FlowError::Io { source, .. } => match (error.kind(), source.kind()) {
+                (Kind::Full, _) => Some("make room, or write to another disk"),
+                (Kind::NotFound, _) => Some("check how the path is written"),
+                (_, io::ErrorKind::ReadOnlyFilesystem) => Some("name a place that can be written"),
+                // Of the disk or the kernel, and nothing that modes are about.
+                (_, io::ErrorKind::Interrupted) => Some("try again"),
+                (_, _) if source.raw_os_error() == Some(Errno::IO.raw_os_error()) => {
+                    Some("`dmesg` says what the disk met; `warp info` shows where the log is")
+                }
                 _ => Some("check whose it is and who may use it: `ls -ld` shows that"),
             },
             FlowError::Store(_) | FlowError::Stalled { .. } => match error.kind() {
@@ -228,10 +235,10 @@ impl Ui {
                 _ => tracing::Level::TRACE,
             };
             let subscriber = tracing_subscriber::fmt()
-                .with_ansi(is_colored(global.color, &std::io::stderr()))
+                .with_ansi(is_colored(global.color, &io::stderr()))
                 .with_max_level(level)
                 .with_target(false)
-                .with_writer(std::io::stderr)
+                .with_writer(io::stderr)
                 .without_time()
                 .finish();
             // Fails only if there is one already.
@@ -240,8 +247,8 @@ impl Ui {
         Self {
             json: global.json,
             quiet: global.quiet,
-            color: is_colored(global.color, &std::io::stderr()),
-            color_results: is_colored(global.color, &std::io::stdout()),
+            color: is_colored(global.color, &io::stderr()),
+            color_results: is_colored(global.color, &io::stdout()),
         }
     }
 
@@ -267,8 +274,8 @@ impl Ui {
         Self {
             json,
             quiet: false,
-            color: is_colored(color, &std::io::stderr()),
-            color_results: is_colored(color, &std::io::stdout()),
+            color: is_colored(color, &io::stderr()),
+            color_results: is_colored(color, &io::stdout()),
         }
     }
 
@@ -303,7 +310,7 @@ impl Ui {
     /// A line on standard error, even with `--quiet`.
     pub(crate) fn note(&self, line: &str) {
         // Nobody may be reading any more; that is no reason to fail.
-        let _ = writeln!(std::io::stderr(), "{line}");
+        let _ = writeln!(io::stderr(), "{line}");
     }
 
     /// A line of results on standard output. Names in it are shown, not
@@ -315,10 +322,10 @@ impl Ui {
     /// The same behind a mark, which may be coloured.
     pub(crate) fn print_marked(&self, mark: &str, line: &str) -> Result<()> {
         let blank = if mark.is_empty() { "" } else { " " };
-        match writeln!(std::io::stdout(), "{mark}{blank}{}", one_line(line)) {
+        match writeln!(io::stdout(), "{mark}{blank}{}", one_line(line)) {
             Ok(()) => Ok(()),
             // The reader has seen enough, as with `| head`.
-            Err(e) if e.kind() == std::io::ErrorKind::BrokenPipe => std::process::exit(0),
+            Err(e) if e.kind() == io::ErrorKind::BrokenPipe => std::process::exit(0),
             Err(e) => Err(Failure::new(Exit::Failed, format!("standard output: {e}"))),
         }
     }

@@ -3,7 +3,7 @@
 use crate::args::Sync;
 use crate::client::Daemon;
 use crate::daemon::wire::{OfMount, Synced};
-use crate::places::{dead_mount_of, mount_of, write_back};
+use crate::places::{dead_mount_of, mount_of};
 use crate::report::{Exit, Failure, Result, Ui};
 use crate::show;
 use hyper::Method;
@@ -28,8 +28,6 @@ pub(crate) fn run(args: &Sync, ui: &Ui) -> Result<Exit> {
     let mount = mount_of(typed).map_err(at)?.ok_or_else(no_portal)?;
     let home = Home::from_environment()?;
     let mut daemon = Daemon::running(&home)?.ok_or_else(no_portal)?;
-    // First what the kernel still keeps to itself.
-    write_back(&mount.directory).map_err(|e| FlowError::io(&mount.directory, e))?;
     let ask = OfMount { directory: mount.directory.as_path().into() };
     let synced: Synced = daemon.ask(Method::POST, "/v1/sync", &ask)?;
     if ui.json {

@@ -358,8 +358,7 @@ impl Edge {
                 return Err(refusal);
             }
         };
-        let mounted =
-            Arc::new(Mounted::new(&entry, path, mount.directory(), ask.read_only, portal));
+        let mounted = Arc::new(Mounted::new(&entry, path, &mount, ask.read_only, portal));
         let row = mounted.row();
         for one in &mut self.state().uses {
             if one.id == reserved.id {
@@ -441,7 +440,7 @@ impl Edge {
                 .hint("`warp status` lists what is mounted")
                 .into());
         };
-        Ok(Synced { sequence: mounted.publish()? })
+        Ok(Synced { sequence: mounted.sync()? })
     }
 
     pub(crate) fn status(self: &Arc<Self>, (): ()) -> Result<Status> {

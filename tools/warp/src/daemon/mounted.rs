@@ -2,12 +2,14 @@
 
 use super::edge::of_portal;
 use super::wire::{MountRow, Standing};
-use crate::places::{is_archive_mount, write_back};
+use crate::places::is_archive_mount;
 use crate::report::{Exit, Failure};
 use crate::show;
+use rustix::fs::{Mode, OFlags};
+use rustix::io::Errno;
 use std::io;
 use std::path::{Path, PathBuf};
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 use warp_flow::FlowError;
@@ -28,6 +30,10 @@ pub(crate) struct Mounted {
     path: PathBuf,
     read_only: bool,
     portal: Arc<Portal>,
+    /// Counts what the kernel handed over and was refused.
+    refused: Arc<AtomicU64>,
+    /// As many as there were when the kernel last had to tell of failures.
+    told: AtomicU64,
     /// Publish when it ends.
     flush: AtomicBool,
     /// It was unmounted lazily.
@@ -50,12 +56,14 @@ impl Mounted {
     pub(crate) fn new(
         entry: &PortalEntry,
         path: PathBuf,
-        directory: &Path,
+        mount: &Mount,
         read_only: bool,
         portal: Arc<Portal>,
     ) -> Self {
         Self {
-            directory: directory.into(),
+            directory: mount.directory().into(),
+            refused: mount.refused(),
+            told: AtomicU64::new(0),
             id: format!("{:#}", entry.id),
             short_id: entry.id,
             name: entry.name.clone(),
@@ -118,12 +126,28 @@ impl Mounted {
         Failure { cause, hint: Some(hint), exit: failure.exit }
     }
 
-    /// Has the kernel write what it still keeps to itself.
+    /// Has the kernel write what it still keeps to itself. Who asks that is
+    /// also told, once, of failures long past and known to whom they concerned,
+    /// and of what was none: of a process that was killed in the middle of a
+    /// change, or wrote into a snapshot through a shared map. So an error counts
+    /// only if something has been refused since this was asked the last time.
     pub(super) fn write_back(&self) -> Result<(), FlowError> {
         if self.is_detached() {
             return Ok(());
         }
-        write_back(&self.directory).map_err(|e| FlowError::io(&self.directory, e))
+        let flags = OFlags::RDONLY | OFlags::CLOEXEC;
+        let before = self.refused.load(Ordering::SeqCst);
+        let done = rustix::fs::open(&self.directory, flags, Mode::empty()).and_then(|directory| {
+            let first = rustix::fs::syncfs(&directory);
+            let refused = self.refused.load(Ordering::SeqCst);
+            // What is refused from now on, nobody has been told.
+            let is_new = self.told.swap(before, Ordering::SeqCst) != refused;
+            match first {
+                Err(e) if !is_new || e == Errno::ROFS => rustix::fs::syncfs(&directory),
+                first => first,
+            }
+        });
+        done.map_err(|e| FlowError::io(&self.directory, e))
     }
 
     /// Makes what was written safe before the mount goes: where that fails, it
@@ -225,7 +249,13 @@ impl Mounted {
         &self.portal
     }
 
-    pub(crate) fn publish(&self) -> Result<u64, Failure> {
+    /// Everything written so far is durable and published.
+    pub(crate) fn sync(&self) -> Result<u64, Failure> {
+        self.write_back().map_err(of_portal)?;
+        self.publish()
+    }
+
+    fn publish(&self) -> Result<u64, Failure> {
         let sequence = self.portal.publish().map_err(of_portal)?;
         tracing::info!(portal = %self.short_id, sequence, "published");
         Ok(sequence)
