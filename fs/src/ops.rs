@@ -34,8 +34,6 @@ use warp_format::record::{Body, FileType, NO_DIRECTORIES};
 
 /// How long the kernel may keep what nobody else changes.
 const FOREVER: Duration = Duration::from_secs(365 * 24 * 3600);
-/// As the offset of an invalidation: no pages.
-const ATTRIBUTES_ONLY: i64 = -1;
 /// Requests that the kernel may have under way in the background: read-ahead
 /// and asynchronous reads. Its default of 12 starves four parallel readers.
 const MAX_BACKGROUND: u16 = 64;
@@ -124,7 +122,6 @@ impl<V: Volume> Shell<V> {
         self.change(asks, reply, move |inner, reply| {
             let Some(new) = inner.owned(new) else { return overflow(reply) };
             let made = inner.volume.make(parent.0, name.as_bytes(), new);
-            inner.changed(parent);
             inner.tell_entry(parent, made, reply);
         });
     }
@@ -138,18 +135,6 @@ impl<V: Volume> Shell<V> {
 }
 
 impl<V: Volume> Inner<V> {
-    /// A directory's names were changed; said before that change is answered.
-    /// The kernel drops the attributes it has by itself, but without this it
-    /// would still take those from an answer to a question that was asked
-    /// earlier and is under way, and keep them: rsync then believes a time
-    /// that is not there.
-    fn changed(&self, directory: INodeNo) {
-        if let Some(kernel) = self.kernel.get() {
-            // An error says that the kernel does not know the directory.
-            let _ = kernel.inval_inode(directory, ATTRIBUTES_ONLY, 0);
-        }
-    }
-
     /// The kernel's cache has bytes that nobody could write: through a shared
     /// map, of which it asks nobody. It drops them, once their write has been
     /// answered: until then it would wait for that.
@@ -514,7 +499,6 @@ impl<V: Volume> Filesystem for Shell<V> {
         self.change(asks(req, "create", parent), reply, move |inner, reply| {
             let Some(new) = inner.owned(new) else { return overflow(reply) };
             let made = inner.volume.make(parent.0, name.as_bytes(), new);
-            inner.changed(parent);
             inner.tell(made, reply, |reply, made| {
                 let made = attr(made, inner.owners);
                 let flags = FopenFlags::FOPEN_KEEP_CACHE;
@@ -527,7 +511,6 @@ impl<V: Volume> Filesystem for Shell<V> {
         let name = name.to_owned();
         self.change(asks(req, "link", ino), reply, move |inner, reply| {
             let linked = inner.volume.link(ino.0, to.0, name.as_bytes());
-            inner.changed(to);
             inner.tell_entry(to, linked, reply);
         });
     }
@@ -536,7 +519,6 @@ impl<V: Volume> Filesystem for Shell<V> {
         let name = name.to_owned();
         self.change(asks(req, "unlink", parent), reply, move |inner, reply| {
             let gone = inner.volume.unlink(parent.0, name.as_bytes(), false);
-            inner.changed(parent);
             done(gone, reply);
         });
     }
@@ -545,7 +527,6 @@ impl<V: Volume> Filesystem for Shell<V> {
         let name = name.to_owned();
         self.change(asks(req, "rmdir", parent), reply, move |inner, reply| {
             let gone = inner.volume.unlink(parent.0, name.as_bytes(), true);
-            inner.changed(parent);
             done(gone, reply);
         });
     }
@@ -573,10 +554,6 @@ impl<V: Volume> Filesystem for Shell<V> {
         self.change(asks(req, "rename", parent), reply, move |inner, reply| {
             let (from, to) = ((parent.0, name.as_bytes()), (newparent.0, newname.as_bytes()));
             let renamed = inner.volume.rename(from, to, mode);
-            inner.changed(parent);
-            if newparent != parent {
-                inner.changed(newparent);
-            }
             done(renamed, reply);
         });
     }
