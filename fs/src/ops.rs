@@ -10,6 +10,7 @@
 
 use crate::attr::{attr, device_number, kind, time_of_request};
 use crate::desk::{Answer, Asks, Desk, Once};
+use crate::kernel::{Caching, MountOptions};
 use crate::listing::Listings;
 use crate::owners::Owners;
 use fuser::{
@@ -55,6 +56,7 @@ const XATTR_REPLACE: i32 = 2;
 pub(crate) struct Shell<V> {
     inner: Arc<Inner<V>>,
     desk: Desk,
+    caching: Caching,
     next_handle: AtomicU64,
 }
 
@@ -72,12 +74,13 @@ impl<V: Volume> Shell<V> {
         volume: V,
         owners: Owners,
         readers: usize,
-        deadline: Duration,
+        options: &MountOptions,
     ) -> io::Result<Self> {
         let (listings, kernel) = Default::default();
         Ok(Self {
             inner: Arc::new(Inner { volume, owners, listings, kernel }),
-            desk: Desk::new(readers, deadline)?,
+            desk: Desk::new(readers, options.deadline)?,
+            caching: options.caching,
             next_handle: AtomicU64::new(1),
         })
     }
@@ -222,10 +225,10 @@ impl<V: Volume> Filesystem for Shell<V> {
         // Each is asked for by itself: an older kernel lacks some, and works.
         // On a volume that changes, the kernel gathers writes, and this side
         // applies the umask: a directory's default ACL comes before it.
-        let changes = InitFlags::FUSE_WRITEBACK_CACHE | InitFlags::FUSE_DONT_MASK;
         if self.volume().changes() {
-            for wanted in changes.iter() {
-                let _ = config.add_capabilities(wanted);
+            let _ = config.add_capabilities(InitFlags::FUSE_DONT_MASK);
+            if self.caching == Caching::WriteBack {
+                let _ = config.add_capabilities(InitFlags::FUSE_WRITEBACK_CACHE);
             }
         }
         for wanted in [
