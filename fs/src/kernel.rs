@@ -76,6 +76,17 @@ pub enum MountError {
     },
 }
 
+/// What the kernel does with what is written to files.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum Caching {
+    /// It gathers writes, and hands them over later in large pieces; until then
+    /// sizes and times are its own. Good while nobody else writes.
+    #[default]
+    WriteBack,
+    /// It hands each write over before the program goes on.
+    WriteThrough,
+}
+
 /// How to mount.
 #[derive(Debug, Clone)]
 pub struct MountOptions {
@@ -96,6 +107,8 @@ pub struct MountOptions {
     /// When a request that is not answered is answered with EIO; not one that
     /// asks for what was written to be durable.
     pub deadline: Duration,
+    /// What the kernel does with what is written; nothing is, if read-only.
+    pub caching: Caching,
 }
 
 impl MountOptions {
@@ -114,6 +127,7 @@ impl MountOptions {
             users: IdMap::default(),
             groups: IdMap::default(),
             deadline: DEADLINE,
+            caching: Caching::default(),
         }
     }
 
@@ -155,7 +169,7 @@ impl Mount {
         let owners = owners(&volume, options)
             .map_err(|e| failed(io::Error::other(e)))?
             .ok_or(MountError::Mapped)?;
-        let shell = Shell::new(volume, owners, THREADS, options.deadline).map_err(failed)?;
+        let shell = Shell::new(volume, owners, THREADS, options).map_err(failed)?;
         let (kernel, refused) = (shell.kernel(), shell.refused());
         let session = Session::new(shell, &directory, &options.config())
             .map_err(|source| classify(&directory, options, source))?;

@@ -23,5 +23,5 @@ mod ops;
 mod owners;
 mod pool;
 
-pub use kernel::{Mount, MountError, MountOptions, Mounted, mounts, unmount};
+pub use kernel::{Caching, Mount, MountError, MountOptions, Mounted, mounts, unmount};
 pub use owners::{IdMap, IdMapError, IdRange};

@@ -10,6 +10,7 @@
 
 use crate::attr::{attr, device_number, kind, time_of_request};
 use crate::desk::{Answer, Asks, Desk, Once};
+use crate::kernel::{Caching, MountOptions};
 use crate::listing::Listings;
 use crate::owners::Owners;
 use fuser::{
@@ -34,8 +35,6 @@ use warp_format::record::{Body, FileType, NO_DIRECTORIES};
 
 /// How long the kernel may keep what nobody else changes.
 const FOREVER: Duration = Duration::from_secs(365 * 24 * 3600);
-/// As the offset of an invalidation: no pages.
-const ATTRIBUTES_ONLY: i64 = -1;
 /// Requests that the kernel may have under way in the background: read-ahead
 /// and asynchronous reads. Its default of 12 starves four parallel readers.
 const MAX_BACKGROUND: u16 = 64;
@@ -57,6 +56,7 @@ const XATTR_REPLACE: i32 = 2;
 pub(crate) struct Shell<V> {
     inner: Arc<Inner<V>>,
     desk: Desk,
+    caching: Caching,
     next_handle: AtomicU64,
 }
 
@@ -76,13 +76,14 @@ impl<V: Volume> Shell<V> {
         volume: V,
         owners: Owners,
         readers: usize,
-        deadline: Duration,
+        options: &MountOptions,
     ) -> io::Result<Self> {
         let (listings, kernel) = Default::default();
-        let desk = Desk::new(readers, deadline)?;
+        let desk = Desk::new(readers, options.deadline)?;
         let refused = desk.refused();
         let inner = Arc::new(Inner { volume, owners, listings, kernel, refused });
-        Ok(Self { inner, desk, next_handle: AtomicU64::new(1) })
+        let (caching, next_handle) = (options.caching, AtomicU64::new(1));
+        Ok(Self { inner, desk, caching, next_handle })
     }
 
     /// How many writes, and changes of attributes, were answered with an
@@ -131,7 +132,6 @@ impl<V: Volume> Shell<V> {
         self.change(asks, reply, move |inner, reply| {
             let Some(new) = inner.owned(new) else { return overflow(reply) };
             let made = inner.volume.make(parent.0, name.as_bytes(), new);
-            inner.changed(parent);
             inner.tell_entry(parent, made, reply);
         });
     }
@@ -151,18 +151,6 @@ impl<V: Volume> Inner<V> {
             self.refused.fetch_add(1, Ordering::SeqCst);
         }
         result
-    }
-
-    /// A directory's names were changed; said before that change is answered.
-    /// The kernel drops the attributes it has by itself, but without this it
-    /// would still take those from an answer to a question that was asked
-    /// earlier and is under way, and keep them: rsync then believes a time
-    /// that is not there.
-    fn changed(&self, directory: INodeNo) {
-        if let Some(kernel) = self.kernel.get() {
-            // An error says that the kernel does not know the directory.
-            let _ = kernel.inval_inode(directory, ATTRIBUTES_ONLY, 0);
-        }
     }
 
     /// The kernel's cache has bytes that nobody could write: through a shared
@@ -252,10 +240,10 @@ impl<V: Volume> Filesystem for Shell<V> {
         // Each is asked for by itself: an older kernel lacks some, and works.
         // On a volume that changes, the kernel gathers writes, and this side
         // applies the umask: a directory's default ACL comes before it.
-        let changes = InitFlags::FUSE_WRITEBACK_CACHE | InitFlags::FUSE_DONT_MASK;
         if self.volume().changes() {
-            for wanted in changes.iter() {
-                let _ = config.add_capabilities(wanted);
+            let _ = config.add_capabilities(InitFlags::FUSE_DONT_MASK);
+            if self.caching == Caching::WriteBack {
+                let _ = config.add_capabilities(InitFlags::FUSE_WRITEBACK_CACHE);
             }
         }
         for wanted in [
@@ -530,7 +518,6 @@ impl<V: Volume> Filesystem for Shell<V> {
         self.change(asks(req, "create", parent), reply, move |inner, reply| {
             let Some(new) = inner.owned(new) else { return overflow(reply) };
             let made = inner.volume.make(parent.0, name.as_bytes(), new);
-            inner.changed(parent);
             inner.tell(made, reply, |reply, made| {
                 let made = attr(made, inner.owners);
                 let flags = FopenFlags::FOPEN_KEEP_CACHE;
@@ -543,7 +530,6 @@ impl<V: Volume> Filesystem for Shell<V> {
         let name = name.to_owned();
         self.change(asks(req, "link", ino), reply, move |inner, reply| {
             let linked = inner.volume.link(ino.0, to.0, name.as_bytes());
-            inner.changed(to);
             inner.tell_entry(to, linked, reply);
         });
     }
@@ -552,7 +538,6 @@ impl<V: Volume> Filesystem for Shell<V> {
         let name = name.to_owned();
         self.change(asks(req, "unlink", parent), reply, move |inner, reply| {
             let gone = inner.volume.unlink(parent.0, name.as_bytes(), false);
-            inner.changed(parent);
             done(gone, reply);
         });
     }
@@ -561,7 +546,6 @@ impl<V: Volume> Filesystem for Shell<V> {
         let name = name.to_owned();
         self.change(asks(req, "rmdir", parent), reply, move |inner, reply| {
             let gone = inner.volume.unlink(parent.0, name.as_bytes(), true);
-            inner.changed(parent);
             done(gone, reply);
         });
     }
@@ -589,10 +573,6 @@ impl<V: Volume> Filesystem for Shell<V> {
         self.change(asks(req, "rename", parent), reply, move |inner, reply| {
             let (from, to) = ((parent.0, name.as_bytes()), (newparent.0, newname.as_bytes()));
             let renamed = inner.volume.rename(from, to, mode);
-            inner.changed(parent);
-            if newparent != parent {
-                inner.changed(newparent);
-            }
             done(renamed, reply);
         });
     }

@@ -1,10 +1,12 @@
 //! `-o`, `mount.warp` and lines of /etc/fstab.
 
-use std::fs;
+use std::fs::{self, File};
+use std::io::Write;
 use std::os::unix::fs::MetadataExt;
+use std::time::Duration;
 use warp_tests::apart::apart;
 use warp_tests::device::{Device, Words, fails};
-use warp_tests::nasty::{mkdir, write};
+use warp_tests::nasty::{mkdir, noise, write};
 
 #[test]
 fn a_portal_mount_by_mount_8_and_fstab() {
@@ -77,6 +79,29 @@ fn an_archive_mount_by_mount_8() {
     assert!(!device.home().exists(), "an archive needs no home");
 }
 
+/// Kill the daemon a while after a write to a file that nobody has synced or
+/// closed: what the kernel had gathered is lost, what it had handed over is not.
+#[test]
+fn a_mounted_portal_gathers_writes_unless_it_is_to_write_through() {
+    let device = Device::with_portal();
+    let content = noise(500_000, 7);
+    for (options, lives) in
+        [("rw", false), ("cache=writeback", false), ("cache=writethrough", true)]
+    {
+        device.types(&format!("mount -o {options} p m")).exits(0);
+        let mut file = File::create(device.at(options)).expect("created");
+        file.write_all(&content).expect("written");
+        // What the daemon was told is durable about a second after.
+        std::thread::sleep(Duration::from_secs(2));
+        device.crash();
+        drop(file);
+        device.mount();
+        let left = fs::read(device.at(options)).expect("a file");
+        assert!(left == if lives { &content[..] } else { b"" }, "-o {options}: {}", left.len());
+        device.umount();
+    }
+}
+
 #[test]
 fn mount_options_do_what_they_say_or_are_refused() {
     let device = Device::with_portal();
@@ -95,6 +120,8 @@ fn mount_options_do_what_they_say_or_are_refused() {
         ("mount -o suid p m", "always nosuid", "leave out"),
         ("mount -o home=/x p m", "for mount.warp", "WARP_HOME"),
         ("mount -o uidmap=1 p m", "FROM:TO", "uidmap=1000:1001"),
+        ("mount -o cache=none p m", "neither of the two", "cache=writethrough"),
+        ("mount -o ro,cache=writeback p m", "nothing is written", "leave out"),
         ("mount -o ro,rw p m", "either read-only or not", "leave out"),
     ] {
         fails(device.types(line), 2, cause, hint);

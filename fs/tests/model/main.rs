@@ -21,9 +21,10 @@ use rustix::time::{ClockId, clock_gettime};
 use seen::{Loose, Seen, adopt, compare, compare_open};
 use std::time::Duration;
 use tree::{Ino, Tree};
+use warp_fs::Caching;
 
-/// Sequences in one run, unless `WARP_MODEL_CASES` asks for more.
-const CASES: u32 = 30;
+/// Sequences in one run of each test, unless `WARP_MODEL_CASES` asks for more.
+const CASES: u32 = 20;
 
 fn config() -> ProptestConfig {
     let asked = std::env::var("WARP_MODEL_CASES").ok();
@@ -35,6 +36,7 @@ fn config() -> ProptestConfig {
 struct Both {
     place: Place,
     served: Option<Served>,
+    caching: Caching,
     files: Files,
     tree: Tree,
     /// What a kill may bring back: the states since the last that is durable,
@@ -44,11 +46,17 @@ struct Both {
 }
 
 impl Both {
-    fn new() -> Self {
-        let place = Place::new();
-        let served = Some(place.mount(|_| {}));
+    fn new(caching: Caching) -> Self {
+        let (place, served, files) = (Place::new(), None, Files::default());
         let (before, loose) = Default::default();
-        Self { place, served, files: Files::default(), tree: Tree::new(), before, loose }
+        let mut both = Self { place, served, caching, files, tree: Tree::new(), before, loose };
+        both.mount();
+        both
+    }
+
+    fn mount(&mut self) {
+        let caching = self.caching;
+        self.served = Some(self.place.mount(|options| options.caching = caching));
     }
 
     fn served(&self) -> &Served {
@@ -70,7 +78,7 @@ impl Both {
                 self.files = Files::default();
                 self.tree.close_all();
                 self.served.take().expect("it is mounted").close();
-                self.served = Some(self.place.mount(|_| {}));
+                self.mount();
                 self.durable(None);
             }
             Act::Kill => return self.kill(),
@@ -135,7 +143,7 @@ impl Both {
         // An open file would keep the mount; what it hands over goes nowhere.
         self.files = Files::default();
         served.kill();
-        self.served = Some(self.place.mount(|_| {}));
+        self.mount();
         let seen = self.see()?;
         let mut why = None;
         let before = std::mem::take(&mut self.before);
@@ -165,8 +173,8 @@ fn written(act: &Act) -> Option<usize> {
 }
 
 /// Does all; an error says what was done so far.
-fn run(acts: Vec<Act>) -> Result<(), String> {
-    let (mut both, mut done) = (Both::new(), Vec::new());
+fn run(acts: Vec<Act>, caching: Caching) -> Result<(), String> {
+    let (mut both, mut done) = (Both::new(caching), Vec::new());
     for act in acts {
         let act = act.within(&both.tree);
         done.push(format!("{act:?}"));
@@ -180,6 +188,11 @@ proptest! {
 
     #[test]
     fn a_mount_is_what_was_done_to_it(acts in act::acts()) {
-        run(acts).map_err(TestCaseError::fail)?;
+        run(acts, Caching::WriteBack).map_err(TestCaseError::fail)?;
+    }
+
+    #[test]
+    fn a_mount_that_writes_through_is_what_was_done_to_it(acts in act::acts()) {
+        run(acts, Caching::WriteThrough).map_err(TestCaseError::fail)?;
     }
 }

@@ -549,7 +549,8 @@ pub(crate) struct Mount {
     pub(crate) foreground: bool,
     /// Mount options, separated by commas, as in /etc/fstab
     ///
-    /// ro, rw, noexec; nonempty (hide what is in DIR); allow_other; `uidmap=FROM:TO[:COUNT]` and
+    /// ro, rw, noexec; nonempty (hide what is in DIR); allow_other; cache=writeback (what is written is gathered: the
+    /// default) or cache=writethrough (the daemon has each write before it returns); `uidmap=FROM:TO[:COUNT]` and
     /// `gidmap=FROM:TO[:COUNT]` (root only: who is stored as FROM is shown as TO, and stored as FROM again);
     /// read_only and passphrase_file=FILE, as the flags. A mount is nosuid, nodev, noatime and default_permissions
     /// in any case. What concerns mount(8) alone is passed over: defaults, auto, nofail, _netdev, user, x-…

@@ -10,7 +10,7 @@ use crate::args::Mount as MountArgs;
 use crate::report::{Exit, Failure, Result};
 use std::path::PathBuf;
 use warp_flow::portals::nearest;
-use warp_fs::IdMap;
+use warp_fs::{Caching, IdMap};
 
 /// Options that take no value.
 const PLAIN: [&str; 10] = [
@@ -26,7 +26,7 @@ const PLAIN: [&str; 10] = [
     "rw",
 ];
 /// Options with a value.
-const VALUED: [&str; 4] = ["gidmap", "home", "passphrase_file", "uidmap"];
+const VALUED: [&str; 5] = ["cache", "gidmap", "home", "passphrase_file", "uidmap"];
 /// Options that mount(8) and fstab mean for themselves, or that hold for
 /// every mount: with `=VALUE` behind them, or without.
 const IGNORED: [&str; 16] = [
@@ -45,6 +45,10 @@ const NEVER: [(&str, &str); 8] = [
     ("bind", "`mount --bind` is the kernel's: call it without `-t warp`"),
 ];
 
+/// What `cache=` may say.
+const CACHES: [(&str, Caching); 2] =
+    [("writeback", Caching::WriteBack), ("writethrough", Caching::WriteThrough)];
+
 /// What `-o` and the flags of the same meaning say.
 #[derive(Debug, Default, PartialEq, Eq)]
 pub(crate) struct Typed {
@@ -57,6 +61,8 @@ pub(crate) struct Typed {
     /// Stored owners, and who is shown in their place.
     pub(crate) users: IdMap,
     pub(crate) groups: IdMap,
+    /// If one was asked for.
+    pub(crate) cache: Option<Caching>,
     pub(crate) passphrase_file: Option<PathBuf>,
     /// Of `mount.warp`: whose portals they are.
     pub(crate) home: Option<PathBuf>,
@@ -102,6 +108,9 @@ impl Typed {
             return Err(Failure::new(Exit::Usage, "a mount is either read-only or not")
                 .hint("leave out `-o rw`, or `--read-only`"));
         }
+        if self.read_only && self.cache.is_some() {
+            return Err(nothing_written());
+        }
         Ok(self)
     }
 
@@ -120,6 +129,7 @@ impl Typed {
             ("noexec", None) => self.no_exec = true,
             ("uidmap", Some(value)) => map(&mut self.users, option, value)?,
             ("gidmap", Some(value)) => map(&mut self.groups, option, value)?,
+            ("cache", Some(value)) => self.cache = Some(caching(option, value)?),
             ("passphrase_file", Some(file)) if !file.is_empty() => {
                 self.passphrase_file = Some(file.into());
             }
@@ -146,6 +156,8 @@ impl Typed {
         for (key, map) in [("uidmap", &self.users), ("gidmap", &self.groups)] {
             list.extend(map.ranges().map(|range| format!("{key}={range}")));
         }
+        let cache = CACHES.iter().find(|(_, caching)| Some(*caching) == self.cache);
+        list.extend(cache.map(|(word, _)| format!("cache={word}")));
         let file = self.passphrase_file.as_ref();
         list.extend(file.map(|file| format!("passphrase_file={}", file.display())));
         list
@@ -155,6 +167,20 @@ impl Typed {
     pub(crate) fn ignored(&self) -> &[String] {
         &self.ignored
     }
+}
+
+fn caching(option: &str, value: &str) -> Result<Caching> {
+    let found = CACHES.iter().find(|(word, _)| *word == value);
+    found.map(|(_, caching)| *caching).ok_or_else(|| {
+        Failure::new(Exit::Usage, format!("-o {option}: is neither of the two that there are"))
+            .hint("cache=writeback (the kernel gathers writes) or cache=writethrough (it does not)")
+    })
+}
+
+/// `cache=` where it would say nothing.
+pub(crate) fn nothing_written() -> Failure {
+    Failure::new(Exit::Usage, "-o cache=: nothing is written to a read-only mount")
+        .hint("leave out `cache`")
 }
 
 /// `FROM:TO[:COUNT]`.
@@ -198,8 +224,7 @@ fn refusal(option: &str, key: &str, value: Option<&str>) -> Failure {
     }
     let known = PLAIN.into_iter().chain(VALUED);
     let meant = nearest(&key.replace('-', "_"), known.map(str::to_owned));
-    let all =
-        "known options: ro, rw, nonempty, allow_other, noexec, uidmap=, gidmap=, passphrase_file=";
+    let all = "known options: ro, rw, nonempty, allow_other, noexec, cache=, uidmap=, gidmap=, passphrase_file=";
     fail("unknown mount option".into()).hint(match meant {
         Some(meant) => format!("is it `{meant}`? {all}"),
         None => all.into(),
@@ -246,6 +271,18 @@ mod tests {
     }
 
     #[test]
+    fn a_cache_that_is_named_is_passed_on() {
+        for (word, caching) in CACHES {
+            let typed = of(&format!("cache={word}")).unwrap();
+            assert_eq!(
+                (typed.cache, typed.to_list()),
+                (Some(caching), vec![format!("cache={word}")])
+            );
+        }
+        assert_eq!(of("rw").unwrap().cache, None);
+    }
+
+    #[test]
     fn what_is_unknown_is_refused_with_the_nearest_name() {
         for (list, cause, hint) in [
             ("allow_othr", "unknown mount option", "is it `allow_other`"),
@@ -265,6 +302,15 @@ mod tests {
             assert!(failure.cause.contains(cause), "{list}: {}", failure.cause);
             let said = failure.hint.unwrap_or_default();
             assert!(said.contains(hint), "{list}: {said}");
+        }
+        for (list, cause, hint) in [
+            ("cache=none", "neither of the two", "cache=writethrough"),
+            ("cache", "needs a value", "-o cache="),
+            ("ro,cache=writeback", "nothing is written", "leave out"),
+        ] {
+            let failure = of(list).expect_err(list);
+            assert!(failure.cause.contains(cause), "{list}: {}", failure.cause);
+            assert!(failure.hint.unwrap_or_default().contains(hint), "{list}");
         }
         // `mount -s` passes over what it does not know, and nothing else.
         assert!(Typed::of_list("bogus,ro", true).unwrap().read_only);

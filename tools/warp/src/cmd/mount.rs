@@ -10,7 +10,7 @@ use crate::client::{Daemon, failure_of};
 use crate::daemon::wire::{
     MountPortal, MountRow, OfMount, PortalRow, Status, Unmount, Unmounted, WirePath,
 };
-use crate::mount_options::Typed;
+use crate::mount_options::{self, Typed};
 use crate::places::Source;
 use crate::report::{Exit, Failure, Result, Ui};
 use crate::{mount_helper, passphrase, show, signals};
@@ -25,7 +25,7 @@ use warp_flow::home::Home;
 use warp_flow::reader::TreeReader;
 use warp_flow::volume::ArchiveVolume;
 use warp_fs::kernel::{MountError, absolute};
-use warp_fs::{IdMap, Mount, MountOptions};
+use warp_fs::{Caching, IdMap, Mount, MountOptions};
 use zeroize::Zeroizing;
 
 /// Set for the background process: the passphrase comes on standard input.
@@ -107,6 +107,7 @@ fn portal(args: &MountArgs, typed: &Typed, name: &str, path: &Path, ui: &Ui) -> 
         allow_other: typed.allow_other,
         nonempty: typed.nonempty,
         no_exec: typed.no_exec,
+        write_through: typed.cache == Some(Caching::WriteThrough),
         users: triples(&typed.users),
         groups: triples(&typed.groups),
     };
@@ -254,6 +255,9 @@ fn options(args: &MountArgs, typed: &Typed) -> Result<MountOptions> {
     if typed.writable {
         return Err(Failure::new(Exit::Usage, "an archive is read-only")
             .hint("`warp archive extract` gives files that can be changed"));
+    }
+    if typed.cache.is_some() {
+        return Err(mount_options::nothing_written());
     }
     let mut options = MountOptions::new(args.directory.clone(), &source.to_string_lossy());
     options.allow_other = typed.allow_other;

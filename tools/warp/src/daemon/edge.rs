@@ -24,7 +24,7 @@ use warp_flow::portal::Portal;
 use warp_flow::portals::{PortalEntry, Portals};
 use warp_flow::{FlowError, Kind};
 use warp_format::Keyring;
-use warp_fs::{IdMap, Mount, MountError, MountOptions};
+use warp_fs::{Caching, IdMap, Mount, MountError, MountOptions};
 
 /// How long one that wants a portal waits for one that is done with it: the
 /// time that a large publish may take.
@@ -346,6 +346,9 @@ impl Edge {
             options.nonempty = ask.nonempty;
             options.read_only = ask.read_only;
             options.no_exec = ask.no_exec;
+            if ask.write_through {
+                options.caching = Caching::WriteThrough;
+            }
             options.users = id_map(&ask.users)?;
             options.groups = id_map(&ask.groups)?;
             Ok(Mount::new(volume, &options)?)

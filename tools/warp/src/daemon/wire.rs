@@ -222,6 +222,8 @@ pub(crate) struct MountPortal {
     pub(crate) allow_other: bool,
     pub(crate) nonempty: bool,
     pub(crate) no_exec: bool,
+    /// Each write is handed over before the program goes on.
+    pub(crate) write_through: bool,
     /// Ranges of stored users and who is shown in their place, as triples of
     /// first, first and count.
     pub(crate) users: Vec<(u32, u32, u32)>,
