@@ -243,13 +243,18 @@ impl Store {
 
     /// The chunk, its bytes checked against its id.
     pub fn get(&self, id: &ChunkId) -> Result<SealedChunk> {
-        let (name, file, place) = {
+        let (name, file, place, doubted) = {
             let state = self.state();
             let (name, place) = state.index.get(id).ok_or(CacheError::Missing { id: *id })?;
-            (*name, Arc::clone(&state.packs[name].file), *place)
+            let file = Arc::clone(&state.packs[name].file);
+            (*name, file, *place, state.damaged.contains(id))
         };
         let read = read_chunk(&*file, name, id, place);
-        read.or_else(|e| self.doubt(id, (name, place)).ok_or(e))
+        if read.is_err() || doubted {
+            let copy = self.judge(id, (name, place), read.is_ok());
+            return read.or_else(|e| copy.ok_or(e));
+        }
+        read
     }
 
     /// Makes every chunk put so far durable, and closes packs that are full.

@@ -6,7 +6,7 @@
 //! frames and lengths are. Never: changes a pack, or holds the store's lock
 //! while it reads. Tested by `tests/audit_store.rs`.
 
-use super::{PackName, Store, index_name, pack_name, read_chunk};
+use super::{Pack, PackName, State, Store, index_name, pack_name, read_chunk};
 use crate::disk::DiskFile;
 use crate::error::{CacheError, Result};
 use std::sync::Arc;
@@ -93,16 +93,17 @@ impl Store {
         for (id, place) in entries {
             reading.between(at, place.offset.saturating_sub(FRAME_LEN as u64));
             let whole = if takes(&id) {
-                reading.record(id, place).map(|chunk| {
-                    chunk.as_ref().is_some_and(|chunk| {
-                        each(chunk);
-                        true
-                    })
-                })
+                let chunk = reading.record(id, place);
+                if let Some(chunk) = &chunk {
+                    each(chunk);
+                }
+                Some(chunk.is_some())
             } else {
                 reading.frame(id, place)
             };
-            self.judge(&id, (name, place), whole);
+            if let Some(whole) = whole {
+                self.judge(&id, (name, place), whole);
+            }
             at = place.offset + u64::from(place.len);
         }
         reading.between(at, end);
@@ -114,30 +115,41 @@ impl Store {
         Ok(Some(reading.audit))
     }
 
-    /// Notes what was found at a place of the index; `None`: it was not read.
-    fn judge(&self, id: &ChunkId, at: (PackName, Place), whole: Option<bool>) {
-        match whole {
-            Some(false) => drop(self.doubt(id, at)),
-            Some(true) => {
-                let mut state = self.state();
-                if state.index.get(id) == Some(&at) {
-                    // What failed once may have been a cable.
-                    state.damaged.remove(id);
-                }
-            }
-            None => {}
+    /// These were found damaged before the store was closed.
+    pub fn note_damaged(&self, ids: impl IntoIterator<Item = ChunkId>) {
+        let mut state = self.state();
+        let State { index, damaged, .. } = &mut *state;
+        damaged.extend(ids.into_iter().filter(|id| index.contains_key(id)));
+    }
+
+    /// Notes what was found at a place of the index; gives a copy of what is
+    /// not whole there, if another pack has one.
+    pub(super) fn judge(
+        &self,
+        id: &ChunkId,
+        at: (PackName, Place),
+        whole: bool,
+    ) -> Option<SealedChunk> {
+        if !whole {
+            return self.doubt(id, at);
         }
+        let mut state = self.state();
+        if state.index.get(id) == Some(&at) {
+            // What failed once may have been a cable.
+            state.damaged.remove(id);
+        }
+        None
     }
 
     /// A chunk could not be read at its place: a copy in another pack takes
     /// that place and is given; without one, it is known as damaged.
-    pub(super) fn doubt(&self, id: &ChunkId, bad: (PackName, Place)) -> Option<SealedChunk> {
+    fn doubt(&self, id: &ChunkId, bad: (PackName, Place)) -> Option<SealedChunk> {
         let copies: Vec<_> = {
             let mut state = self.state();
             if state.index.get(id) != Some(&bad) || !state.damaged.insert(*id) {
                 return None;
             }
-            let of = |(name, pack): (&PackName, &super::Pack)| {
+            let of = |(name, pack): (&PackName, &Pack)| {
                 let here = pack.entries.iter().filter(|(found, _)| found == id);
                 let (name, file) = (*name, &pack.file);
                 here.map(|(_, place)| (name, Arc::clone(file), *place)).collect::<Vec<_>>()
@@ -210,8 +222,8 @@ impl Reading<'_> {
         }
     }
 
-    /// Reads a record; gives the chunk, or that it is not whole.
-    fn record(&mut self, id: ChunkId, place: Place) -> Option<Option<SealedChunk>> {
+    /// Reads a record; gives the chunk if it is whole.
+    fn record(&mut self, id: ChunkId, place: Place) -> Option<SealedChunk> {
         self.audit.chunks += 1;
         let start = place.offset - FRAME_LEN as u64;
         let len = FRAME_LEN as u64 + u64::from(place.len);
@@ -222,13 +234,13 @@ impl Reading<'_> {
         });
         let Some((frame, chunk)) = whole else {
             self.damaged(start, len, Some(id), false);
-            return Some(None);
+            return None;
         };
         self.audit.chunks_read += 1;
         if frame != Frame::of(&chunk).encode() {
             self.damaged(start, FRAME_LEN as u64, Some(id), true);
         }
-        Some(Some(chunk))
+        Some(chunk)
     }
 
     /// Reads a record's frame only; gives `false` if the record cannot be
@@ -242,16 +254,11 @@ impl Reading<'_> {
             return Some(false);
         }
         let frame = self.read(start, FRAME_LEN).and_then(|bytes| Frame::decode(&bytes).ok());
-        if !frame.is_some_and(|frame| frame.is_for(&id) && frame.len == place.len as usize) {
-            // Whether the chunk is whole, only reading it tells.
-            return Some(self.record_behind(id, place));
+        if frame.is_some_and(|frame| frame.is_for(&id) && frame.len == place.len as usize) {
+            return None;
         }
-        None
-    }
-
-    /// The frame is damaged: what is behind it is read, whatever was asked.
-    fn record_behind(&mut self, id: ChunkId, place: Place) -> bool {
+        // Whether the chunk behind it is whole, only reading it tells.
         self.audit.chunks -= 1;
-        self.record(id, place).flatten().is_some()
+        Some(self.record(id, place).is_some())
     }
 }
