@@ -142,6 +142,11 @@ impl Contents {
         Ok(Examined { name, file: file_name, bytes: len, entries, damage, remedy })
     }
 
+    /// True if the chunk is whole in a pack that was examined.
+    pub fn contains(&self, id: &ChunkId) -> bool {
+        self.index.contains_key(id)
+    }
+
     /// The chunk, its bytes checked against its id.
     pub fn get(&self, id: &ChunkId) -> Result<SealedChunk> {
         let (name, place) = self.index.get(id).ok_or(CacheError::Missing { id: *id })?;

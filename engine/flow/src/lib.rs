@@ -9,6 +9,7 @@
 mod acl;
 pub mod archive;
 pub mod asker;
+pub mod check;
 mod create;
 mod dedup;
 mod diff;
@@ -27,7 +28,9 @@ pub mod portals;
 mod progress;
 mod publish;
 pub mod reader;
+pub mod repair;
 mod salvage;
+mod scrub;
 mod sink;
 pub mod source;
 mod space;
