@@ -21,9 +21,11 @@ use std::collections::{HashMap, HashSet};
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use warp_cache::CacheError;
-use warp_cache::store::{Audit, Damage, PackName};
+use warp_cache::store::{Audit, PackName};
 use warp_format::record::{Body, Dentry, FileType, Key, KeyKind, Record};
 use warp_format::{ChunkId, ChunkRef, FileId, FormatError, NameHash, SealedChunk};
+
+pub use warp_cache::store::Damage;
 
 /// How much of the packs is read, beside frames and tree nodes.
 #[derive(Debug, Clone, Copy, PartialEq)]
@@ -161,7 +163,10 @@ pub(crate) fn check(
             checked.data_bytes_read += len;
         }
     }
-    let damaged = audit.damage.iter().filter_map(|damage| damage.chunk).collect();
+    let mut damaged: HashSet<ChunkId> =
+        audit.damage.iter().filter_map(|damage| damage.chunk).collect();
+    // What somebody has stumbled over, or scrub found.
+    damaged.extend(live.store.damaged());
     if let Some(reader) = readers.first() {
         survey.confirm(reader, &damaged, |id| live.store.len_of(id).is_some(), &mut bad);
     }

@@ -389,8 +389,9 @@ impl Portal {
             let _ = thread.join();
         }
         let committed = self.names.live.commit();
-        // An aid: without it the next start reads a pack.
+        // Aids: without them the next start reads a pack, and scrub begins anew.
         let _ = self.names.live.store.settle();
+        let _ = self.scrub.lock().unwrap_or_else(PoisonError::into_inner).save(&self.names.live);
         drop(self.lock.lock().unwrap_or_else(PoisonError::into_inner).take());
         committed
     }

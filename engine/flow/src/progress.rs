@@ -29,6 +29,12 @@ impl Progress {
         self.files.load(Ordering::Relaxed)
     }
 
+    /// Shows how far a job of another process is.
+    pub fn mirror(&self, total: u64, done: u64) {
+        self.total.store(total, Ordering::Relaxed);
+        self.done.store(done, Ordering::Relaxed);
+    }
+
     /// Asks the job to stop; it ends with [`FlowError::Interrupted`].
     pub fn stop(&self) {
         self.stop.store(true, Ordering::Relaxed);

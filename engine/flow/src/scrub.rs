@@ -99,8 +99,18 @@ impl Scrub {
             tracing::info!(%portal, packs = packs.len(), damaged, "every pack was read");
         }
         tracing::debug!(%portal, bytes = found.bytes_read, "scrubbed a pack");
-        write(&*live.disk, &self.note(&live.store.damaged()))?;
+        self.save(live)?;
         Ok(true)
+    }
+
+    /// Writes down where it is, and what is known to be damaged by whomever.
+    pub(crate) fn save(&self, live: &Live) -> Result<()> {
+        let text = self.note(&live.store.damaged());
+        // Of a portal that nobody has looked at, nothing is said.
+        if text == read(&*live.disk).unwrap_or_default() {
+            return Ok(());
+        }
+        write(&*live.disk, &text)
     }
 
     fn note(&self, damaged: &[ChunkId]) -> String {

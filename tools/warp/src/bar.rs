@@ -23,8 +23,13 @@ pub(crate) enum Unit {
 }
 
 impl Bar {
+    /// False where nobody would see it.
+    pub(crate) fn is_wanted(ui: &Ui) -> bool {
+        !ui.quiet && !ui.json && std::io::stderr().is_terminal()
+    }
+
     pub(crate) fn show(ui: &Ui, unit: Unit, progress: &Arc<Progress>) -> Self {
-        if ui.quiet || ui.json || !std::io::stderr().is_terminal() {
+        if !Self::is_wanted(ui) {
             return Self { stop: None, thread: None };
         }
         let (stop, stopped) = channel();

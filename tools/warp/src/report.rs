@@ -295,6 +295,11 @@ impl Ui {
         let _ = writeln!(std::io::stderr(), "{line}");
     }
 
+    /// Something that is wrong while the rest goes on.
+    pub(crate) fn warn(&self, line: &str) {
+        self.note(&format!("{} {}", self.paint("33", "warning:"), one_line(line)));
+    }
+
     /// A line of results on standard output. Names in it are shown, not
     /// given: what lists names for programs writes their bytes itself.
     pub(crate) fn print(&self, line: &str) -> Result<()> {
@@ -332,7 +337,7 @@ impl Ui {
                 _ => false,
             };
             let line = if named { why } else { format!("{path}: {why}") };
-            self.note(&format!("{} {}", self.paint("33", "warning:"), one_line(&line)));
+            self.warn(&line);
         }
         let worst = |exit: Exit| problems.iter().any(|p| Exit::from(p.error.kind()) == exit);
         if problems.is_empty() {

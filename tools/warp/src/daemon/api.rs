@@ -13,13 +13,17 @@
 //! | `DELETE /v1/mounts` | `Unmount` | `Unmounted`, once it is published |
 //! | `POST /v1/mounts/wait` | `OfMount` | –, once the mount has ended |
 //! | `POST /v1/sync` | `OfMount` | `Synced`, once it is published |
+//! | `POST /v1/check` | `CheckPortal` | `Checked`, once all is read |
+//! | `POST /v1/repair` | `RepairPortal` | `Repaired`, once it is |
+//! | `POST /v1/progress` | `NamePortal` | `Done` of its check or repair |
 //! | `POST /v1/up` | – | – |
 //! | `POST /v1/down` | – | –, once all is unmounted |
 //!
 //! Names and paths are in bodies only: a path in a URL would have to be
 //! quoted, and a name may be anything that somebody types. A request that
 //! fails has the status of its kind and a `WireFailure`; 423 says that the
-//! keyring is sealed: unlock it and ask again.
+//! keyring is sealed: unlock it and ask again. A check or a repair ends when its
+//! client goes away.
 
 use super::edge::{Edge, Refusal};
 use super::wire::{Hello, WireFailure};
@@ -34,6 +38,7 @@ use serde::Serialize;
 use serde::de::DeserializeOwned;
 use std::pin::Pin;
 use std::sync::Arc;
+use warp_flow::Progress;
 use zeroize::Zeroizing;
 
 type Answer = Pin<Box<dyn Future<Output = Response> + Send>>;
@@ -52,6 +57,9 @@ pub(super) fn routes(edge: &Arc<Edge>) -> Router {
         .route("/v1/mounts", post(on(edge, Edge::mount)).delete(on(edge, Edge::unmount)))
         .route("/v1/mounts/wait", post(on(edge, Edge::wait)))
         .route("/v1/sync", post(on(edge, Edge::sync)))
+        .route("/v1/check", post(job(edge, Edge::check)))
+        .route("/v1/repair", post(job(edge, Edge::repair)))
+        .route("/v1/progress", post(on(edge, Edge::progress)))
         .route("/v1/up", post(on(edge, Edge::up)))
         .route("/v1/down", post(on(edge, Edge::down)))
         .fallback(async || {
@@ -78,6 +86,38 @@ where
     move |body| {
         let edge = Arc::clone(&edge);
         Box::pin(answer(move || work(&edge, read(&body)?)))
+    }
+}
+
+/// The same of work that takes long: it is stopped when nobody waits for its
+/// answer any more.
+fn job<Q, A>(
+    edge: &Arc<Edge>,
+    work: fn(&Arc<Edge>, Q, &Arc<Progress>) -> Result<A, Refusal>,
+) -> impl Fn(Bytes) -> Answer + Clone + Send + Sync + use<Q, A>
+where
+    Q: DeserializeOwned + 'static,
+    A: Serialize + Send + 'static,
+{
+    let edge = Arc::clone(edge);
+    move |body| {
+        let edge = Arc::clone(&edge);
+        let waited_for = WaitedFor(Arc::default());
+        let progress = Arc::clone(&waited_for.0);
+        Box::pin(async move {
+            let answered = answer(move || work(&edge, read(&body)?, &progress)).await;
+            drop(waited_for);
+            answered
+        })
+    }
+}
+
+/// Somebody waits for this job.
+struct WaitedFor(Arc<Progress>);
+
+impl Drop for WaitedFor {
+    fn drop(&mut self) {
+        self.0.stop();
     }
 }
 

@@ -6,6 +6,8 @@
 //! runs on the async threads; says a portal's name to the log.
 //! Tested by `tests/tests/portal.rs`.
 
+mod upkeep;
+
 use super::mounted::{Mounted, WAIT_FOR_LAZY, standing};
 use super::wire::{
     CreatePortal, Identity, LeavePortal, Left, MountPortal, MountRow, NamePortal, OfMount,
@@ -65,6 +67,8 @@ pub(crate) struct Edge {
     state: Mutex<State>,
     /// A portal is free again.
     freed: Condvar,
+    /// Checks and repairs under way.
+    jobs: Mutex<upkeep::Jobs>,
     /// Something happened after which the daemon may have to end.
     pub(crate) activity: Notify,
 }
@@ -120,6 +124,7 @@ impl Edge {
             home,
             state: Mutex::new(state),
             freed: Condvar::new(),
+            jobs: Mutex::default(),
             activity: Notify::new(),
         })
     }

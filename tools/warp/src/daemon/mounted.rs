@@ -225,6 +225,11 @@ impl Mounted {
         Ok(sequence)
     }
 
+    /// The portal itself.
+    pub(crate) fn portal(&self) -> &Portal {
+        &self.portal
+    }
+
     pub(crate) fn standing(&self) -> Standing {
         standing(&self.portal.status())
     }
@@ -252,5 +257,7 @@ pub(crate) fn standing(status: &PortalStatus) -> Standing {
         unpublished_changes: status.unpublished_changes,
         quota_bytes: status.quota,
         trouble: status.trouble.clone(),
+        damaged_chunks: status.damaged_chunks,
+        scrubbed: status.scrubbed,
     }
 }

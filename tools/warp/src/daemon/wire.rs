@@ -80,6 +80,10 @@ pub(crate) struct Standing {
     /// Most bytes that it may take on this disk.
     pub(crate) quota_bytes: Option<u64>,
     pub(crate) trouble: Option<String>,
+    /// Chunks that are known to be damaged.
+    pub(crate) damaged_chunks: u64,
+    /// When every pack had been read in the background, in seconds since 1970.
+    pub(crate) scrubbed: Option<u64>,
 }
 
 /// A portal, and how far it is.
@@ -180,6 +184,92 @@ pub(crate) struct Unmounted {
 #[derive(Debug, Serialize, Deserialize)]
 pub(crate) struct OfMount {
     pub(crate) directory: WirePath,
+}
+
+#[derive(Debug, Serialize, Deserialize)]
+pub(crate) struct CheckPortal {
+    pub(crate) portal: String,
+    pub(crate) reads: WireReads,
+}
+
+/// How much a check reads.
+#[derive(Debug, Clone, Copy, Serialize, Deserialize)]
+pub(crate) enum WireReads {
+    Nothing,
+    Sample { share: f64, seed: u64 },
+    Everything,
+}
+
+/// Something that is damaged.
+#[derive(Debug, Serialize, Deserialize)]
+pub(crate) struct WireProblem {
+    /// A path in the portal.
+    pub(crate) path: WirePath,
+    pub(crate) why: String,
+}
+
+/// Bytes of a pack that are not what was written.
+#[derive(Debug, Serialize, Deserialize)]
+pub(crate) struct WireDamage {
+    pub(crate) file: String,
+    pub(crate) offset: u64,
+    pub(crate) len: u64,
+    pub(crate) chunk: Option<String>,
+    pub(crate) readable: bool,
+}
+
+#[derive(Debug, Serialize, Deserialize)]
+pub(crate) struct Checked {
+    pub(crate) names: u64,
+    pub(crate) nodes: u64,
+    pub(crate) chunks: u64,
+    pub(crate) chunks_read: u64,
+    pub(crate) data_bytes: u64,
+    pub(crate) data_bytes_read: u64,
+    pub(crate) packs: u64,
+    pub(crate) stored_bytes: u64,
+    pub(crate) stored_bytes_read: u64,
+    pub(crate) damage: Vec<WireDamage>,
+    pub(crate) problems: Vec<WireProblem>,
+    pub(crate) unpublished: Option<String>,
+    /// Where the packs are.
+    pub(crate) directory: WirePath,
+}
+
+#[derive(Debug, Serialize, Deserialize)]
+pub(crate) struct RepairPortal {
+    pub(crate) portal: String,
+    pub(crate) dry_run: bool,
+}
+
+/// A damaged pack, and what became of it.
+#[derive(Debug, Serialize, Deserialize)]
+pub(crate) struct WireAside {
+    pub(crate) file: String,
+    pub(crate) whole: u64,
+    pub(crate) aside: Option<String>,
+    pub(crate) moved_to: Option<String>,
+}
+
+#[derive(Debug, Serialize, Deserialize)]
+pub(crate) struct Repaired {
+    pub(crate) packs: u64,
+    pub(crate) stored_bytes: u64,
+    pub(crate) chunks: u64,
+    pub(crate) indexes: Vec<String>,
+    pub(crate) set_aside: Vec<WireAside>,
+    pub(crate) damage: Vec<WireDamage>,
+    pub(crate) dedup_discarded: bool,
+    pub(crate) problems: Vec<WireProblem>,
+    /// Where the packs are.
+    pub(crate) directory: WirePath,
+}
+
+/// How far a check or a repair is.
+#[derive(Debug, Serialize, Deserialize)]
+pub(crate) struct Done {
+    pub(crate) total: u64,
+    pub(crate) done: u64,
 }
 
 #[derive(Debug, Serialize, Deserialize)]
