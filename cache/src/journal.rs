@@ -139,6 +139,22 @@ impl Journal {
         Ok((journal, entries))
     }
 
+    /// The entries of a journal that nobody has open; nothing is changed.
+    pub fn read(disk: &dyn Disk, prefix: &str, key: &LocalKey) -> Result<Vec<Vec<u8>>> {
+        let numbers = numbers(disk, prefix)?;
+        let mut entries = Vec::new();
+        let mut sequence = 1;
+        for (i, number) in numbers.iter().enumerate() {
+            let name = name(prefix, *number);
+            let found = disk.open(&name).map_err(|e| CacheError::io(&name, e))?;
+            let Some(file) = found else { continue };
+            let newest = i + 1 == numbers.len();
+            let mut replay = Replay { file: &*file, name: &name, key, number: *number };
+            replay.run(&mut sequence, i == 0, newest, &mut entries)?;
+        }
+        Ok(entries)
+    }
+
     /// Removes all files of this prefix: for a journal of what can be made
     /// again.
     pub fn discard(disk: &dyn Disk, prefix: &str) -> Result<()> {

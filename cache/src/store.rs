@@ -3,15 +3,20 @@
 //! Neighbours: ingest and (later) the network hand chunks in; readers and the
 //! server take them out. Promises: a chunk given back equals its id; after
 //! `sync` returns, every chunk put before survives a power cut; a torn tail is
-//! cut when the store is opened; the index is rebuilt from the packs alone.
+//! cut when the store is opened; the index is rebuilt from the packs alone; a
+//! chunk that is known to be damaged is stored again by who has its content.
 //! Never: decrypts, awaits, or evicts what is *own*; a sweep takes only what
-//! its caller does not name. Tested by `tests/model_store.rs` and
-//! `tests/crash_store.rs`.
+//! its caller does not name. Tested by `tests/model_store.rs`,
+//! `tests/crash_store.rs` and `tests/audit_store.rs`.
 //!
 //! Files `CLASS-NUMBER.pack`: a header, then records as in an archive
-//! (`format::archive::Frame`, sealed chunk). A pack that is full has an index
-//! `CLASS-NUMBER.idx` beside it, which spares reading it at start.
+//! (`format::archive::Frame`, sealed chunk). A pack that is full, or that was
+//! being filled when the store was closed, has an index `CLASS-NUMBER.idx`
+//! beside it, which spares reading it at start. `CLASS-NUMBER.pack.damaged` is
+//! what `repair` has set aside.
 
+mod audit;
+mod mend;
 mod sweep;
 
 use crate::disk::{Disk, DiskFile};
@@ -22,13 +27,16 @@ use warp_format::archive::{FRAME_LEN, Frame, RECORD_MAGIC};
 use warp_format::pack::{PACK_HEADER_LEN, PackHeader, PackIndex, Place};
 use warp_format::{ChunkId, FormatError, SealedChunk};
 
+pub use audit::{Audit, Damage};
+pub use mend::{Contents, Examined, Mended, Remedy};
 pub use sweep::{Sweep, Swept};
 pub use warp_format::pack::Class;
 
 /// Bytes after which a pack is full.
 pub const PACK_LEN: u64 = 16 << 20;
 
-type PackName = (Class, u32);
+/// A pack: its class, and its number in it.
+pub type PackName = (Class, u32);
 
 /// Chunks in packs on one disk.
 pub struct Store {
@@ -46,6 +54,8 @@ struct State {
     newest: BTreeMap<Class, u32>,
     /// What was put since a sweep began, which must not take it.
     kept: Option<HashSet<ChunkId>>,
+    /// What the index has and what could not be read there, nor elsewhere.
+    damaged: HashSet<ChunkId>,
     /// Names were made or taken away since the last `sync_names`.
     names_changed: bool,
     /// A barrier failed: see [`CacheError::Doubtful`].
@@ -115,6 +125,7 @@ impl Store {
             index: HashMap::new(),
             newest: BTreeMap::new(),
             kept: None,
+            damaged: HashSet::new(),
             names_changed: false,
             doubtful: false,
         };
@@ -134,7 +145,7 @@ impl Store {
         }
         for name in found {
             state.newest.insert(name.0, name.1);
-            match open_pack(&*disk, name, &mut recovery)? {
+            match open_pack(&*disk, name, pack_len, &mut recovery)? {
                 Some(pack) => {
                     // Classes come in the order of how long they are kept: a
                     // chunk in two packs belongs to the one kept longer.
@@ -156,14 +167,15 @@ impl Store {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// True if the chunk is here.
+    /// True if the chunk is here, and not known to be damaged.
     pub fn contains(&self, id: &ChunkId) -> bool {
-        self.state().index.contains_key(id)
+        let state = self.state();
+        state.index.contains_key(id) && !state.damaged.contains(id)
     }
 
     /// Adds a chunk; it is durable once [`Self::sync`] has returned. A chunk
     /// that is here already is not written again, unless it was merely cached
-    /// and is now to be kept.
+    /// and is now to be kept, or is known to be damaged.
     pub fn put(&self, chunk: &SealedChunk, class: Class) -> Result<()> {
         let mut state = self.state();
         if state.doubtful {
@@ -174,6 +186,7 @@ impl Store {
         }
         if let Some(((held, _), _)) = state.index.get(&chunk.id())
             && *held <= class
+            && !state.damaged.contains(&chunk.id())
         {
             return Ok(());
         }
@@ -194,6 +207,7 @@ impl Store {
         pack.entries.push((chunk.id(), place));
         pack.end += bytes.len() as u64;
         state.index.insert(chunk.id(), (name, place));
+        state.damaged.remove(&chunk.id());
         Ok(())
     }
 
@@ -229,16 +243,18 @@ impl Store {
 
     /// The chunk, its bytes checked against its id.
     pub fn get(&self, id: &ChunkId) -> Result<SealedChunk> {
-        let (name, file, place) = {
+        let (name, file, place, doubted) = {
             let state = self.state();
             let (name, place) = state.index.get(id).ok_or(CacheError::Missing { id: *id })?;
-            (*name, Arc::clone(&state.packs[name].file), *place)
+            let file = Arc::clone(&state.packs[name].file);
+            (*name, file, *place, state.damaged.contains(id))
         };
-        let mut bytes = vec![0; place.len as usize];
-        let file_name = pack_name(name);
-        file.read_at(&mut bytes, place.offset).map_err(|e| CacheError::io(&file_name, e))?;
-        SealedChunk::verify(*id, bytes)
-            .map_err(|source| CacheError::corrupt(&file_name, place.offset, source))
+        let read = read_chunk(&*file, name, id, place);
+        if read.is_err() || doubted {
+            let copy = self.judge(id, (name, place), read.is_ok());
+            return read.or_else(|e| copy.ok_or(e));
+        }
+        read
     }
 
     /// Makes every chunk put so far durable, and closes packs that are full.
@@ -274,7 +290,7 @@ impl Store {
         for (name, index) in full {
             // Without its index a pack is read at the next start: slower, and
             // nothing is lost.
-            if self.write_index(name, &index).is_ok()
+            if write_index(&*self.disk, name, &index).is_ok()
                 && let Some(pack) = self.state().packs.get_mut(&name)
             {
                 pack.closed = true;
@@ -293,16 +309,25 @@ impl Store {
         Ok(())
     }
 
-    /// Writes the index of a full pack. It is an aid: a power cut may lose or
-    /// tear it, and the pack is then read instead.
-    fn write_index(&self, name: PackName, index: &PackIndex) -> std::io::Result<()> {
-        let file = index_name(name);
-        let bytes = index.encode();
-        // What an earlier, interrupted attempt left.
-        if self.disk.open(&file)?.is_some() {
-            self.disk.remove(&file)?;
+    /// Writes the indexes of packs that are not full. The store may be used
+    /// on: it is opened faster if this was the last thing, and a damaged last
+    /// record is told from one that was being written.
+    pub fn settle(&self) -> Result<()> {
+        let _one = self.syncing.lock().unwrap_or_else(PoisonError::into_inner);
+        let state = self.state();
+        if state.doubtful {
+            return Err(CacheError::Doubtful { file: "store".into() });
         }
-        self.disk.create(&file)?.write_at(&bytes, 0)
+        let open = state.packs.iter().filter(|(_, pack)| !pack.closed && !pack.dirty);
+        for (name, pack) in open {
+            let right = read_index(&*self.disk, *name, pack.end)?;
+            if right.is_none() {
+                let index = PackIndex { pack_len: pack.end, entries: pack.entries.clone() };
+                write_index(&*self.disk, *name, &index)
+                    .map_err(|e| CacheError::io(&index_name(*name), e))?;
+            }
+        }
+        Ok(())
     }
 
     /// Drops whole packs of cached chunks, oldest first, until at least
@@ -327,6 +352,7 @@ impl Store {
         for (id, _) in &pack.entries {
             if state.index.get(id).is_some_and(|(holder, _)| *holder == name) {
                 state.index.remove(id);
+                state.damaged.remove(id);
                 gone.insert(*id);
             }
         }
@@ -364,25 +390,20 @@ impl Store {
 }
 
 /// Opens a pack; `None` if its header never became durable.
-fn open_pack(disk: &dyn Disk, name: PackName, recovery: &mut Recovery) -> Result<Option<Pack>> {
+fn open_pack(
+    disk: &dyn Disk,
+    name: PackName,
+    pack_len: u64,
+    recovery: &mut Recovery,
+) -> Result<Option<Pack>> {
     let file_name = pack_name(name);
     let io = |e| CacheError::io(&file_name, e);
     let Some(file) = disk.open(&file_name).map_err(io)? else { return Ok(None) };
     let len = file.len().map_err(io)?;
-    let mut header = [0; PACK_HEADER_LEN];
-    if len >= PACK_HEADER_LEN as u64 {
-        file.read_at(&mut header, 0).map_err(io)?;
-    }
-    let headed = match PackHeader::decode(&header) {
-        Ok(found) => (found.class, found.number) == name,
-        Err(source @ FormatError::Version { .. }) => {
-            return Err(CacheError::corrupt(&file_name, 0, source));
-        }
-        Err(_) => false,
-    };
+    let headed = is_headed(&*file, name, len)?;
     if let Some(index) = read_index(disk, name, len)? {
-        let pack = Pack { file, end: len, entries: index.entries, dirty: false, closed: true };
-        return Ok(Some(pack));
+        let (entries, closed) = (index.entries, len >= pack_len);
+        return Ok(Some(Pack { file, end: len, entries, dirty: false, closed }));
     }
     recovery.scanned += 1;
     let Scanned { entries, end, damaged } = scan(&*file, &file_name, len)?;
@@ -396,6 +417,52 @@ fn open_pack(disk: &dyn Disk, name: PackName, recovery: &mut Recovery) -> Result
         file.truncate(end).and_then(|()| file.sync()).map_err(io)?;
     }
     Ok(Some(Pack { file, end, entries, dirty: true, closed: false }))
+}
+
+/// True if the pack begins as it must. Fails if it is of a newer version.
+fn is_headed(file: &dyn DiskFile, name: PackName, len: u64) -> Result<bool> {
+    let file_name = pack_name(name);
+    let mut header = [0; PACK_HEADER_LEN];
+    if len >= PACK_HEADER_LEN as u64 {
+        file.read_at(&mut header, 0).map_err(|e| CacheError::io(&file_name, e))?;
+    }
+    match PackHeader::decode(&header) {
+        Ok(found) => Ok((found.class, found.number) == name),
+        // Damage of the version's byte must not hide what is in the pack: all
+        // the rest is then what this version writes.
+        Err(source @ FormatError::Version { .. }) => {
+            let (class, number) = name;
+            let ours = PackHeader { class, number }.encode();
+            let differ = ours.iter().zip(&header).filter(|(a, b)| a != b).count();
+            if differ > 1 { Err(CacheError::corrupt(&file_name, 0, source)) } else { Ok(false) }
+        }
+        Err(_) => Ok(false),
+    }
+}
+
+/// Reads a chunk at its place, and checks it against its id.
+fn read_chunk(
+    file: &dyn DiskFile,
+    name: PackName,
+    id: &ChunkId,
+    place: Place,
+) -> Result<SealedChunk> {
+    let mut bytes = vec![0; place.len as usize];
+    file.read_at(&mut bytes, place.offset).map_err(|e| CacheError::io(&pack_name(name), e))?;
+    SealedChunk::verify(*id, bytes)
+        .map_err(|source| CacheError::corrupt(&pack_name(name), place.offset, source))
+}
+
+/// Writes the index of a pack. It is an aid: a power cut may lose or tear it,
+/// and the pack is then read instead.
+fn write_index(disk: &dyn Disk, name: PackName, index: &PackIndex) -> std::io::Result<()> {
+    let file = index_name(name);
+    let bytes = index.encode();
+    // What an earlier, interrupted attempt left, or is of before.
+    if disk.open(&file)?.is_some() {
+        disk.remove(&file)?;
+    }
+    disk.create(&file)?.write_at(&bytes, 0)
 }
 
 fn read_index(disk: &dyn Disk, name: PackName, pack_len: u64) -> Result<Option<PackIndex>> {
@@ -440,10 +507,19 @@ fn scan(file: &dyn DiskFile, name: &str, len: u64) -> Result<Scanned> {
 
 /// The next place from `at` on where a record may begin.
 fn next_magic(file: &dyn DiskFile, name: &str, at: u64, len: u64) -> Result<Option<u64>> {
-    let mut rest = vec![0; usize::try_from(len - at.min(len)).unwrap_or(usize::MAX)];
-    file.read_at(&mut rest, at).map_err(|e| CacheError::io(name, e))?;
-    let place = rest.windows(RECORD_MAGIC.len()).position(|bytes| bytes == RECORD_MAGIC);
-    Ok(place.map(|place| at + place as u64))
+    const STEP: u64 = 64 << 10;
+    let mut at = at;
+    while at < len {
+        // So much further that none is missed on the border.
+        let end = len.min(at + STEP + RECORD_MAGIC.len() as u64 - 1);
+        let mut bytes = vec![0; (end - at) as usize];
+        file.read_at(&mut bytes, at).map_err(|e| CacheError::io(name, e))?;
+        if let Some(place) = bytes.windows(RECORD_MAGIC.len()).position(|b| b == RECORD_MAGIC) {
+            return Ok(Some(at + place as u64));
+        }
+        at += STEP;
+    }
+    Ok(None)
 }
 
 fn read_record(file: &dyn DiskFile, name: &str, at: u64, len: u64) -> Result<Option<SealedChunk>> {

@@ -7,13 +7,13 @@
 //! Never: needs more room than about one pack has.
 //! Tested by `tests/model_store.rs` and `tests/crash_store.rs`.
 
-use super::{Class, PackName, State, Store, pack_name};
+use super::{Class, PackName, State, Store, read_chunk};
 use crate::error::{CacheError, Result};
 use std::collections::HashSet;
 use std::sync::Arc;
+use warp_format::ChunkId;
 use warp_format::archive::FRAME_LEN;
 use warp_format::pack::{PACK_HEADER_LEN, Place};
-use warp_format::{ChunkId, SealedChunk};
 
 /// What a sweep did.
 #[derive(Debug, Default, Clone, Copy, PartialEq, Eq)]
@@ -145,13 +145,9 @@ impl Sweep<'_> {
             let file = Arc::clone(&pack.file);
             (file, state.staying(name, live).copied().collect::<Vec<_>>())
         };
-        let file_name = pack_name(name);
         let mut moved = 0;
         for (id, place) in staying {
-            let mut bytes = vec![0; place.len as usize];
-            file.read_at(&mut bytes, place.offset).map_err(|e| CacheError::io(&file_name, e))?;
-            let chunk = SealedChunk::verify(id, bytes)
-                .map_err(|source| CacheError::corrupt(&file_name, place.offset, source))?;
+            let chunk = read_chunk(&*file, name, &id, place)?;
             let mut state = self.store.state();
             self.store.append(&mut state, &chunk, name.0)?;
             moved += record_len(&place);

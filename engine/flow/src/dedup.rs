@@ -3,12 +3,15 @@
 //! Neighbours: `publish` asks before it packs and seals, and tells what it has
 //! stored. Promises: a content that is found is in the store. Never: is needed:
 //! what it forgets is stored again. Its log is sealed, as lengths of contents
-//! tell what they are. Tested by `engine/flow/tests/model_live.rs`.
+//! tell what they are. Tested by `engine/flow/tests/model_live.rs` and `check.rs`.
 
-use crate::error::Result;
-use crate::live::Live;
+use crate::error::{FlowError, Result};
+use crate::live::{Live, PortalSecrets};
+use crate::reader::TreeReader;
+use crate::source::ChunkSource;
 use std::collections::HashMap;
 use std::sync::Arc;
+use warp_cache::disk::Disk;
 use warp_cache::journal::Journal;
 use warp_cache::store::Store;
 use warp_format::dedup::{Part, Parts, decode_parts, encode_parts};
@@ -36,6 +39,40 @@ struct Place {
     chunk: u32,
     start: u32,
     len: u32,
+}
+
+/// False if the log cannot be read, or says of a chunk that is in `source` what
+/// is not so. Nobody may have it open.
+pub(crate) fn is_true<S: ChunkSource>(
+    disk: &dyn Disk,
+    secrets: &PortalSecrets,
+    source: &TreeReader<S>,
+) -> bool {
+    let key = LocalKey::new(secrets.local.for_dedup());
+    let Ok(entries) = Journal::read(disk, PREFIX, &key) else { return false };
+    entries.iter().all(|entry| {
+        let parts = decode_parts(entry);
+        parts.is_ok_and(|list| list.iter().all(|parts| speaks_true(parts, source)))
+    })
+}
+
+fn speaks_true<S: ChunkSource>(said: &Parts, source: &TreeReader<S>) -> bool {
+    let plain = match source.open_chunk(&said.chunk) {
+        Ok(plain) => plain.into_bytes(),
+        // It is passed over when the log is opened.
+        Err(FlowError::Missing { .. }) => return true,
+        Err(_) => return false,
+    };
+    said.parts.iter().all(|part| {
+        let (start, end) = (part.start as usize, part.start as usize + part.len as usize);
+        let bytes = plain.get(start..end);
+        bytes.is_some_and(|bytes| source.keys().naming.content_hash(bytes) == part.hash)
+    })
+}
+
+/// Forgets everything.
+pub(crate) fn discard(disk: &dyn Disk) -> Result<()> {
+    Ok(Journal::discard(disk, PREFIX)?)
 }
 
 impl Dedup {

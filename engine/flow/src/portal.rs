@@ -20,6 +20,7 @@ use crate::limits::{
 };
 use crate::live::{Live, Tree};
 use crate::namespace::Namespace;
+use crate::scrub::{Pace, Scrub};
 use crate::snapshots::Snapshot;
 use crate::space::{Room, Taken};
 use crate::sweep::Thoroughness;
@@ -29,7 +30,7 @@ use std::num::NonZeroU64;
 use std::os::unix::ffi::OsStrExt;
 use std::panic::AssertUnwindSafe;
 use std::path::{Component, Path, PathBuf};
-use std::sync::atomic::Ordering;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
@@ -62,6 +63,14 @@ pub struct Portal {
     /// A publish ended.
     published: Condvar,
     threads: Mutex<Vec<JoinHandle<()>>>,
+    /// Held while a pack is read.
+    scrub: Mutex<Scrub>,
+    /// When its last round ended, in seconds since 1970; 0: none has.
+    scrubbed: AtomicU64,
+    started: Instant,
+    /// When the kernel last asked for something, in milliseconds since it was
+    /// opened.
+    asked: AtomicU64,
     /// Held for life: one process at a time. Let go when it is closed.
     lock: Mutex<Option<File>>,
 }
@@ -110,6 +119,11 @@ pub struct PortalStatus {
     pub snapshots: u64,
     /// Why the last attempt to publish failed, if it did.
     pub trouble: Option<String>,
+    /// Chunks that are known to be damaged.
+    pub damaged_chunks: u64,
+    /// When every pack had been read in the background for the last time, in
+    /// seconds since 1970.
+    pub scrubbed: Option<u64>,
 }
 
 impl Portal {
@@ -120,8 +134,13 @@ impl Portal {
         quota: Option<NonZeroU64>,
         lock: File,
     ) -> Result<Arc<Self>> {
+        let scrub = Scrub::open(&live, Pace::USUAL);
         let portal = Arc::new(Self {
             names: Namespace::new(live),
+            scrubbed: AtomicU64::new(scrub.ended().unwrap_or_default()),
+            scrub: Mutex::new(scrub),
+            started: Instant::now(),
+            asked: AtomicU64::new(0),
             room: Room::new(directory.clone(), quota),
             making_room: Mutex::default(),
             directory,
@@ -153,6 +172,11 @@ impl Portal {
         // It would hold the portal's lock for ever.
         portal.close_unpublished()?;
         Err(failed)
+    }
+
+    /// Its state.
+    pub(crate) fn live(&self) -> &Live {
+        &self.names.live
     }
 
     fn threads(&self) -> MutexGuard<'_, Vec<JoinHandle<()>>> {
@@ -226,8 +250,27 @@ impl Portal {
                 let _ = self.publish();
             } else if self.is_sweep_due(opened) {
                 self.sweep(Thoroughness::Usual);
+            } else {
+                self.scrub();
             }
         }
+    }
+
+    /// Reads a pack, if nobody has asked for anything for a while.
+    fn scrub(&self) {
+        let asked = self.asked.load(Ordering::Relaxed);
+        let quiet = (self.started.elapsed().as_millis() as u64).saturating_sub(asked);
+        let (live, quiet) = (&self.names.live, Duration::from_millis(quiet));
+        let mut scrub = self.scrub.lock().unwrap_or_else(PoisonError::into_inner);
+        let turned = self.survive(|| scrub.turn(live, quiet, Instant::now()).map(drop));
+        self.scrubbed.store(scrub.ended().unwrap_or_default(), Ordering::Relaxed);
+        if let Err(e) = turned {
+            tracing::warn!(portal = %live.secrets.portal, "scrub: {e}");
+        }
+    }
+
+    fn note_request(&self) {
+        self.asked.store(self.started.elapsed().as_millis() as u64, Ordering::Relaxed);
     }
 
     fn is_sweep_due(&self, opened: Instant) -> bool {
@@ -400,6 +443,9 @@ impl Portal {
             let _ = thread.join();
         }
         let committed = self.names.live.commit();
+        // Aids: without them the next start reads a pack, and scrub begins anew.
+        let _ = self.names.live.store.settle();
+        let _ = self.scrub.lock().unwrap_or_else(PoisonError::into_inner).save(&self.names.live);
         drop(self.lock.lock().unwrap_or_else(PoisonError::into_inner).take());
         committed
     }
@@ -420,6 +466,8 @@ impl Portal {
             quota: self.room.quota().map(NonZeroU64::get),
             snapshots: live.snapshots().len() as u64,
             trouble,
+            damaged_chunks: live.store.damaged().len() as u64,
+            scrubbed: Some(self.scrubbed.load(Ordering::Relaxed)).filter(|at| *at > 0),
         }
     }
 

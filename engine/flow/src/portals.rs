@@ -11,6 +11,8 @@ use crate::home::{Home, make_private_dir, random_array, random_secret, sync_dir,
 use crate::live::{Fresh, Live, PortalSecrets};
 use crate::namespace::Namespace;
 use crate::portal::Portal;
+use crate::progress::Progress;
+use crate::repair::{self, Repaired};
 use crate::space;
 use rustix::fs::{FlockOperation, flock};
 use std::fs::{self, File, OpenOptions};
@@ -193,6 +195,15 @@ impl Portals {
         write_private(&path, &bytes).map_err(|e| FlowError::io(&path, e))
     }
 
+    fn secrets(&self, record: &PortalRecord) -> PortalSecrets {
+        PortalSecrets {
+            portal: record.id,
+            root: record.root.clone(),
+            local: record.local.clone(),
+            device: self.device.clone(),
+        }
+    }
+
     fn open_state(
         &self,
         record: &PortalRecord,
@@ -200,12 +211,7 @@ impl Portals {
         over: impl FnOnce(Arc<dyn Disk>) -> Arc<dyn Disk>,
     ) -> Result<Live> {
         let disk = HostDisk::new(state.into()).map_err(|e| FlowError::io(state, e))?;
-        let secrets = PortalSecrets {
-            portal: record.id,
-            root: record.root.clone(),
-            local: record.local.clone(),
-            device: self.device.clone(),
-        };
+        let secrets = self.secrets(record);
         let fresh = Fresh { nonces: random_array()?, incarnation: random_array()? };
         let pack_len = space::pack_len(space::disk_size(state)?);
         Live::open_with(over(Arc::new(disk)), secrets, fresh, pack_len)
@@ -228,6 +234,17 @@ impl Portals {
         let state = directory.join(STATE);
         let live = self.open_state(&record, &state, over)?;
         Portal::start(live, state, record.quota, lock)
+    }
+
+    /// Makes a portal's store sound again from its packs alone; with `dry_run`,
+    /// only says what it would do. It must not be open.
+    pub fn repair(&self, name: &str, dry_run: bool, progress: &Progress) -> Result<Repaired> {
+        let (record, directory) = self.record(name)?;
+        let _lock = lock(&directory.join(LOCK), name, false)?;
+        let state = directory.join(STATE);
+        let disk = HostDisk::new(state.clone()).map_err(|e| FlowError::io(&state, e))?;
+        let disk: Arc<dyn Disk> = Arc::new(disk);
+        repair::repair(&disk, &self.secrets(&record), dry_run, progress)
     }
 
     /// Takes a portal off this device. `keep_data` moves its state (still

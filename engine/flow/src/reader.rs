@@ -20,7 +20,7 @@ use warp_format::record::{
     Body, Dentry, Extent, FileType, Inode, Key, KeyKind, Name, Record, Summary, Xattr,
 };
 use warp_format::tree::{Node, Walk, first_key_of};
-use warp_format::{ChunkRef, FileId, FormatError, NameHash, PlainChunk};
+use warp_format::{ChunkRef, FileId, FormatError, NameHash, PlainChunk, SealedChunk};
 
 thread_local! {
     /// zstd's context is large; each thread keeps one.
@@ -95,9 +95,13 @@ impl<S: ChunkSource> TreeReader<S> {
 
     /// Fetches, opens and checks a data chunk, past the memory tier.
     pub fn open_chunk(&self, want: &ChunkRef) -> Result<PlainChunk> {
-        let sealed = self.source.fetch(&want.id)?;
+        self.open_sealed(want, &self.source.fetch(&want.id)?)
+    }
+
+    /// Opens and checks a data chunk that has been fetched.
+    pub(crate) fn open_sealed(&self, want: &ChunkRef, sealed: &SealedChunk) -> Result<PlainChunk> {
         UNPACKER.with_borrow_mut(|unpacker| {
-            Ok(self.keys.sealer.open(&self.keys.naming, unpacker, want, &sealed)?)
+            Ok(self.keys.sealer.open(&self.keys.naming, unpacker, want, sealed)?)
         })
     }
 

@@ -32,6 +32,25 @@ pub(crate) struct Snapshots {
     log: Option<Journal>,
 }
 
+/// The snapshots of a state that nobody has open; nothing is changed.
+pub(crate) fn read(disk: &dyn Disk, local: &Secret) -> Result<Vec<Snapshot>> {
+    let mut list = Vec::new();
+    for entry in Journal::read(disk, PREFIX, &LocalKey::new(local.for_snapshots()))? {
+        take(&mut list, SnapshotEntry::decode(&entry)?);
+    }
+    Ok(list)
+}
+
+/// Does what an entry says.
+fn take(list: &mut Vec<Snapshot>, entry: SnapshotEntry) {
+    let (SnapshotEntry::Add(Snapshot { name, .. }) | SnapshotEntry::Remove(name)) = &entry;
+    list.retain(|other| other.name != *name);
+    if let SnapshotEntry::Add(snapshot) = entry {
+        list.push(snapshot);
+        list.sort_by(|a, b| (a.time, &a.name).cmp(&(b.time, &b.name)));
+    }
+}
+
 impl Snapshots {
     /// Reads the log, if there is one.
     pub(crate) fn open(disk: &Arc<dyn Disk>, local: &Secret, fresh: &Fresh) -> Result<Self> {
@@ -49,7 +68,7 @@ impl Snapshots {
         let (log, entries) = Journal::open(Arc::clone(&self.disk), PREFIX, key, fresh.nonces())?;
         let count = entries.len();
         for entry in entries {
-            self.take(SnapshotEntry::decode(&entry)?);
+            take(&mut self.list, SnapshotEntry::decode(&entry)?);
         }
         if count > 2 * self.list.len() + STALE {
             let old = log.rotate()?;
@@ -63,15 +82,6 @@ impl Snapshots {
         Ok(())
     }
 
-    fn take(&mut self, entry: SnapshotEntry) {
-        let (SnapshotEntry::Add(Snapshot { name, .. }) | SnapshotEntry::Remove(name)) = &entry;
-        self.list.retain(|other| other.name != *name);
-        if let SnapshotEntry::Add(snapshot) = entry {
-            self.list.push(snapshot);
-            self.list.sort_by(|a, b| (a.time, &a.name).cmp(&(b.time, &b.name)));
-        }
-    }
-
     /// Makes an entry durable, and then does what it says.
     fn write(&mut self, entry: SnapshotEntry, fresh: &Fresh) -> Result<()> {
         if self.log.is_none() {
@@ -81,7 +91,7 @@ impl Snapshots {
             log.append(&entry.encode());
             log.commit()?;
         }
-        self.take(entry);
+        take(&mut self.list, entry);
         Ok(())
     }
 

@@ -140,7 +140,7 @@ pub fn verify(
 }
 
 impl Depth {
-    fn takes(self, at: u64) -> bool {
+    pub(crate) fn takes(self, at: u64) -> bool {
         match self {
             Self::Everything => true,
             Self::Sample { share, seed } => {

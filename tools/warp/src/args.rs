@@ -75,6 +75,11 @@ pub(crate) enum Command {
     Snapshot(Snapshot),
     /// Bring back what a snapshot has
     Restore(Restore),
+    /// Say what of a portal is damaged, and what was not read
+    #[command(alias = "fsck")]
+    Check(Check),
+    /// Make a portal's store sound again: its index from its packs
+    Repair(Repair),
     /// Make, list, extract, verify and compare .warp archives
     #[command(subcommand)]
     Archive(Archive),
@@ -318,6 +323,36 @@ pub(crate) struct Sync {
     /// The mount, or anything in it
     #[arg(value_name = "DIR")]
     pub(crate) directory: PathBuf,
+}
+
+#[derive(Debug, ClapArgs)]
+pub(crate) struct Check {
+    /// The portal; it may be mounted and in use
+    #[arg(value_name = "PORTAL")]
+    pub(crate) portal: String,
+    /// Read every byte of every pack, and compare it
+    #[arg(long, env = "WARP_READ_DATA", conflicts_with = "sample", value_parser = clap::builder::FalseyValueParser::new())]
+    pub(crate) read_data: bool,
+    /// Read this share of the data, chosen at random (names and attributes are always read)
+    #[arg(long, value_name = "PERCENT", env = "WARP_SAMPLE", value_parser = percent)]
+    pub(crate) sample: Option<f64>,
+    /// Choose the same sample as the check that said this number
+    #[arg(long, value_name = "NUMBER", env = "WARP_SEED", requires = "sample")]
+    pub(crate) seed: Option<u64>,
+    #[command(flatten)]
+    pub(crate) passphrase: PassphraseArg,
+}
+
+#[derive(Debug, ClapArgs)]
+pub(crate) struct Repair {
+    /// The portal; it must not be mounted
+    #[arg(value_name = "PORTAL")]
+    pub(crate) portal: String,
+    /// Only say what would be done
+    #[arg(short = 'n', long, env = "WARP_DRY_RUN", value_parser = clap::builder::FalseyValueParser::new())]
+    pub(crate) dry_run: bool,
+    #[command(flatten)]
+    pub(crate) passphrase: PassphraseArg,
 }
 
 #[derive(Debug, ClapArgs)]

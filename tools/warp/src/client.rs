@@ -164,13 +164,15 @@ impl Daemon {
     }
 
     /// Asks for what takes long: meanwhile `progress` shows how far it is, and
-    /// stops it. The keyring is open already.
+    /// stops it. If the keyring is sealed, unlocks it first.
     pub(crate) fn ask_long<A: DeserializeOwned>(
         &mut self,
+        passphrase: &PassphraseArg,
         path: &str,
         body: &impl Serialize,
         progress: &Progress,
     ) -> Result<A> {
+        let () = self.ask_unlocked(passphrase, Method::POST, "/v1/unlocked", &())?;
         let sender = &mut self.sender;
         let gone = || {
             Failure::new(Exit::Failed, "the daemon ended in the middle of this")

@@ -313,6 +313,11 @@ impl Ui {
         let _ = writeln!(io::stderr(), "{line}");
     }
 
+    /// Something that is wrong while the rest goes on.
+    pub(crate) fn warn(&self, line: &str) {
+        self.note(&format!("{} {}", self.paint("33", "warning:"), one_line(line)));
+    }
+
     /// A line of results on standard output. Names in it are shown, not
     /// given: what lists names for programs writes their bytes itself.
     pub(crate) fn print(&self, line: &str) -> Result<()> {
@@ -347,7 +352,7 @@ impl Ui {
     pub(crate) fn tell_problems(&self, problems: impl Iterator<Item = (String, Exit)>) -> Exit {
         let mut exits = Vec::new();
         for (line, exit) in problems {
-            self.note(&format!("{} {}", self.paint("33", "warning:"), one_line(&line)));
+            self.warn(&line);
             exits.push(exit);
         }
         let worst = [Exit::Integrity, Exit::Usage].into_iter().find(|exit| exits.contains(exit));

@@ -99,6 +99,7 @@ impl PortalVolume {
     }
 
     fn place(&self, ino: u64) -> Result<Place> {
+        self.portal.note_request();
         match self.numbers.node(ino) {
             Some(Node::SNAPSHOTS) => Ok(Place::Snapshots),
             Some(Node { file, view: 0 }) => Ok(Place::Live(file)),
@@ -112,6 +113,7 @@ impl PortalVolume {
 
     /// An inode that is to be changed.
     fn live(&self, ino: u64) -> Result<FileId> {
+        self.portal.note_request();
         match self.numbers.node(ino) {
             Some(node) if node.is_live() => Ok(node.file),
             Some(_) => Err(Refusal::ReadOnly.into()),

@@ -1,6 +1,7 @@
 //! One module for each verb.
 
 mod archive;
+mod check;
 mod completions;
 mod config;
 mod doctor;
@@ -9,6 +10,7 @@ mod key;
 mod man;
 mod mount;
 mod portal;
+mod repair;
 mod restore;
 mod snapshot;
 mod status;
@@ -41,6 +43,8 @@ pub(crate) fn run(command: Command, config: &Config, ui: &Ui) -> Result<Exit> {
         Command::Snapshot(verb) => snapshot::run(verb, ui),
         Command::Restore(args) => restore::run(&args, ui),
         Command::Sync(args) => sync::run(&args, ui),
+        Command::Check(args) => check::run(&args, ui),
+        Command::Repair(args) => repair::run(&args, ui),
         Command::Up(args) => up::up(&args, ui),
         Command::Down => up::down(ui),
         Command::Info(args) => info::run(&args, ui),

@@ -14,6 +14,7 @@ use serde_json::{Value, json};
 use std::io::{BufRead, IsTerminal, Write};
 use std::path::{Path, PathBuf};
 use warp_flow::home::Home;
+use warp_format::record::Time;
 
 pub(super) fn run(verb: Portal, ui: &Ui) -> Result<Exit> {
     match verb {
@@ -96,9 +97,16 @@ fn status(args: &PortalStatus, ui: &Ui) -> Result<Exit> {
     }
     ui.print(&format!("snapshots    {}", standing.snapshots))?;
     ui.print(&format!("unpublished  {}", unpublished(&standing)))?;
-    if let Some(trouble) = standing.trouble {
+    if let Some(trouble) = &standing.trouble {
         ui.print(&format!("trouble      {trouble}"))?;
     }
+    ui.print(&format!("damaged      {}", damaged(&standing, &portal.name)))?;
+    let scrubbed = standing.scrubbed.and_then(|at| i64::try_from(at).ok());
+    let scrubbed = scrubbed.map(|secs| show::time(Time { secs, nanos: 0 }));
+    ui.print(&format!(
+        "all read     {}",
+        scrubbed.unwrap_or_else(|| "not since it was made".into())
+    ))?;
     Ok(Exit::Ok)
 }
 
@@ -201,6 +209,8 @@ pub(super) fn merge(document: &mut Value, standing: &Standing) {
     document["unpublished_bytes"] = json!(standing.unpublished_bytes);
     document["unpublished_changes"] = json!(standing.unpublished_changes);
     document["trouble"] = json!(standing.trouble);
+    document["damaged_chunks"] = json!(standing.damaged_chunks);
+    document["scrubbed_at"] = json!(standing.scrubbed);
 }
 
 /// A portal in a list: name, id, mountpoint.
@@ -213,6 +223,16 @@ pub(super) fn line(row: &PortalRow) -> String {
 /// An id as people see it.
 pub(super) fn short(id: &str) -> &str {
     id.get(..10).unwrap_or(id)
+}
+
+/// `2 chunks: …`.
+pub(super) fn damaged(standing: &Standing, name: &str) -> String {
+    let typed = show::word(Path::new(name));
+    match standing.damaged_chunks {
+        0 => "nothing known".into(),
+        1 => format!("1 chunk; `warp check {typed}` names what it hits"),
+        n => format!("{n} chunks; `warp check {typed}` names what they hit"),
+    }
 }
 
 /// `1.5 MiB in 3 changes`.

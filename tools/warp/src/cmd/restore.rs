@@ -48,7 +48,7 @@ pub(super) fn run(args: &Restore, ui: &Ui) -> Result<Exit> {
     let started = Instant::now();
     let done: Restored = {
         let _bar = Bar::show(ui, Unit::Bytes, &progress);
-        let done = daemon.ask_long("/v1/restore", &ask, &progress);
+        let done = daemon.ask_long(&args.passphrase, "/v1/restore", &ask, &progress);
         done.map_err(|failure| match signals::received() {
             Some(exit) => Failure::new(exit, FlowError::Interrupted.to_string())
                 .hint("what was restored so far is whole; `--overwrite` restores it again"),

@@ -208,6 +208,10 @@ fn show(known: &Known, ui: &Ui) -> Result<()> {
         if let Some(trouble) = &row.standing.trouble {
             ui.print(&format!("        not published: {trouble}"))?;
         }
+        if row.standing.damaged_chunks > 0 {
+            let damaged = portal::damaged(&row.standing, &row.portal);
+            ui.print(&format!("        damaged: {damaged}"))?;
+        }
     }
     for Other { mount, dead } in &known.others {
         let at = mount.directory.display();

@@ -5,6 +5,7 @@
 //! | `GET /v1/hello` | – | `Hello` |
 //! | `GET /v1/status` | – | `Status` |
 //! | `POST /v1/unlock` | the passphrase's bytes, not JSON | – |
+//! | `POST /v1/unlocked` | – | –, if the keyring is open |
 //! | `GET /v1/portals` | – | list of `PortalRow` |
 //! | `POST /v1/portals` | `CreatePortal` | `PortalRow` |
 //! | `DELETE /v1/portals` | `LeavePortal` | `Left` |
@@ -17,6 +18,8 @@
 //! | `DELETE /v1/mounts` | `Unmount` | `Unmounted`, once it is published |
 //! | `POST /v1/mounts/wait` | `OfMount` | –, once the mount has ended |
 //! | `POST /v1/sync` | `OfMount` | `Synced`, once it is published |
+//! | `POST /v1/check` | `CheckPortal` | lines: `Line` of `Checked` |
+//! | `POST /v1/repair` | `RepairPortal` | lines: `Line` of `Repaired` |
 //! | `POST /v1/up` | – | – |
 //! | `POST /v1/down` | – | –, once all is unmounted |
 //!
@@ -49,6 +52,7 @@ pub(super) fn routes(edge: &Arc<Edge>) -> Router {
         .route("/v1/hello", get(on(edge, hello)))
         .route("/v1/status", get(on(edge, Edge::status)))
         .route("/v1/unlock", post(unlock(edge)))
+        .route("/v1/unlocked", post(on(edge, Edge::check_unlocked)))
         .route(
             "/v1/portals",
             get(on(edge, Edge::list)).post(on(edge, Edge::create)).delete(on(edge, Edge::leave)),
@@ -63,6 +67,8 @@ pub(super) fn routes(edge: &Arc<Edge>) -> Router {
         .route("/v1/mounts", post(on(edge, Edge::mount)).delete(on(edge, Edge::unmount)))
         .route("/v1/mounts/wait", post(on(edge, Edge::wait)))
         .route("/v1/sync", post(on(edge, Edge::sync)))
+        .route("/v1/check", post(long(edge, Edge::check)))
+        .route("/v1/repair", post(long(edge, Edge::repair)))
         .route("/v1/up", post(on(edge, Edge::up)))
         .route("/v1/down", post(on(edge, Edge::down)))
         .fallback(async || {

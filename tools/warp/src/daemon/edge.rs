@@ -6,6 +6,8 @@
 //! runs on the async threads; says a portal's name to the log.
 //! Tested by `tests/tests/portal.rs`.
 
+mod upkeep;
+
 use super::mounted::{Mounted, WAIT_FOR_LAZY, standing};
 use super::wire::{
     CreatePortal, Identity, LeavePortal, Left, MountPortal, MountRow, NamePortal, OfMount,
@@ -180,7 +182,7 @@ impl Edge {
     }
 
     /// Fails with [`Refusal::Locked`] while the keyring is sealed.
-    pub(super) fn check_unlocked(&self) -> Result<()> {
+    pub(super) fn check_unlocked(self: &Arc<Self>, (): ()) -> Result<()> {
         self.keys().map(drop)
     }
 

@@ -45,7 +45,7 @@ where
         let edge = Arc::clone(&edge);
         Box::pin(async move {
             match api::read::<Q>(&body).map_err(Refusal::from).and_then(|ask| {
-                edge.check_unlocked()?;
+                edge.check_unlocked(())?;
                 Ok(ask)
             }) {
                 Ok(ask) => answer(edge, ask, work),

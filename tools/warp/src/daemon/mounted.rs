@@ -289,5 +289,7 @@ pub(crate) fn standing(status: &PortalStatus) -> Standing {
         quota_bytes: status.quota,
         snapshots: status.snapshots,
         trouble: status.trouble.clone(),
+        damaged_chunks: status.damaged_chunks,
+        scrubbed: status.scrubbed,
     }
 }

@@ -8,15 +8,12 @@ use super::edge::{Edge, Refusal};
 use super::wire::{
     MakeSnapshot, NamePortal, RemoveSnapshots, RestoreSnapshot, Restored, SnapshotRow, WireProblem,
 };
-use crate::report::{Exit, problem_line};
 use crate::show;
-use std::ffi::OsStr;
-use std::os::unix::ffi::OsStrExt;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::sync::Arc;
 use warp_flow::portal::Portal;
 use warp_flow::snapshots::Snapshot;
-use warp_flow::{ExtractOptions, FlowError, Problem, Progress};
+use warp_flow::{ExtractOptions, FlowError, Progress};
 use warp_format::record::Time;
 
 type Result<T> = std::result::Result<T, Refusal>;
@@ -25,20 +22,6 @@ impl From<Snapshot> for SnapshotRow {
     fn from(made: Snapshot) -> Self {
         let Snapshot { name, time: Time { secs, nanos }, sequence, tags, .. } = made;
         Self { name, secs, nanos, sequence, tags }
-    }
-}
-
-impl From<Problem> for WireProblem {
-    fn from(problem: Problem) -> Self {
-        let line = problem_line(&problem);
-        let Problem { path, error } = problem;
-        Self {
-            line,
-            path: Path::new(OsStr::from_bytes(&path)).into(),
-            why: error.to_string(),
-            exit: Exit::from(error.kind()) as u8,
-            exists: matches!(error, FlowError::Exists { .. }),
-        }
     }
 }
 

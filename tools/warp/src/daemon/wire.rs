@@ -1,11 +1,12 @@
 //! What daemon and command line say to each other, as JSON.
 
-use crate::report::{Exit, Failure};
+use crate::report::{Exit, Failure, problem_line};
 use serde::{Deserialize, Serialize};
-use std::ffi::OsString;
+use std::ffi::{OsStr, OsString};
 use std::num::NonZeroU64;
 use std::os::unix::ffi::{OsStrExt, OsStringExt};
 use std::path::{Path, PathBuf};
+use warp_flow::{FlowError, Problem};
 
 /// A path: its text, or its bytes where they are none.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -81,6 +82,10 @@ pub(crate) struct Standing {
     pub(crate) quota_bytes: Option<u64>,
     pub(crate) snapshots: u64,
     pub(crate) trouble: Option<String>,
+    /// Chunks that are known to be damaged.
+    pub(crate) damaged_chunks: u64,
+    /// When every pack had been read in the background, in seconds since 1970.
+    pub(crate) scrubbed: Option<u64>,
 }
 
 /// A portal, and how far it is.
@@ -192,9 +197,10 @@ pub(crate) struct Restored {
     pub(crate) problems: Vec<WireProblem>,
 }
 
-/// Something that was not done while the rest went on.
+/// Something that was not done, or cannot be read, while the rest went on.
 #[derive(Debug, Serialize, Deserialize)]
 pub(crate) struct WireProblem {
+    /// A path in the portal.
     pub(crate) path: WirePath,
     pub(crate) why: String,
     /// Both, as they are told.
@@ -202,6 +208,20 @@ pub(crate) struct WireProblem {
     pub(crate) exit: u8,
     /// Something is there already.
     pub(crate) exists: bool,
+}
+
+impl From<Problem> for WireProblem {
+    fn from(problem: Problem) -> Self {
+        let line = problem_line(&problem);
+        let Problem { path, error } = problem;
+        Self {
+            line,
+            path: Path::new(OsStr::from_bytes(&path)).into(),
+            why: error.to_string(),
+            exit: Exit::from(error.kind()) as u8,
+            exists: matches!(error, FlowError::Exists { .. }),
+        }
+    }
 }
 
 /// A line of the answer to a request that takes long.
@@ -252,6 +272,77 @@ pub(crate) struct OfMount {
 }
 
 #[derive(Debug, Serialize, Deserialize)]
+pub(crate) struct CheckPortal {
+    pub(crate) portal: String,
+    pub(crate) reads: WireReads,
+}
+
+/// How much a check reads.
+#[derive(Debug, Clone, Copy, Serialize, Deserialize)]
+pub(crate) enum WireReads {
+    Nothing,
+    Sample { share: f64, seed: u64 },
+    Everything,
+}
+
+/// Bytes of a pack that are not what was written.
+#[derive(Debug, Serialize, Deserialize)]
+pub(crate) struct WireDamage {
+    pub(crate) file: String,
+    pub(crate) offset: u64,
+    pub(crate) len: u64,
+    pub(crate) chunk: Option<String>,
+    pub(crate) readable: bool,
+}
+
+#[derive(Debug, Serialize, Deserialize)]
+pub(crate) struct Checked {
+    pub(crate) names: u64,
+    pub(crate) nodes: u64,
+    pub(crate) chunks: u64,
+    pub(crate) chunks_read: u64,
+    pub(crate) data_bytes: u64,
+    pub(crate) data_bytes_read: u64,
+    pub(crate) packs: u64,
+    pub(crate) stored_bytes: u64,
+    pub(crate) stored_bytes_read: u64,
+    pub(crate) damage: Vec<WireDamage>,
+    pub(crate) problems: Vec<WireProblem>,
+    pub(crate) unpublished: Option<String>,
+    /// Where the packs are.
+    pub(crate) directory: WirePath,
+}
+
+#[derive(Debug, Serialize, Deserialize)]
+pub(crate) struct RepairPortal {
+    pub(crate) portal: String,
+    pub(crate) dry_run: bool,
+}
+
+/// A damaged pack, and what became of it.
+#[derive(Debug, Serialize, Deserialize)]
+pub(crate) struct WireAside {
+    pub(crate) file: String,
+    pub(crate) whole: u64,
+    pub(crate) aside: Option<String>,
+    pub(crate) moved_to: Option<String>,
+}
+
+#[derive(Debug, Serialize, Deserialize)]
+pub(crate) struct Repaired {
+    pub(crate) packs: u64,
+    pub(crate) stored_bytes: u64,
+    pub(crate) chunks: u64,
+    pub(crate) indexes: Vec<String>,
+    pub(crate) set_aside: Vec<WireAside>,
+    pub(crate) damage: Vec<WireDamage>,
+    pub(crate) dedup_discarded: bool,
+    pub(crate) problems: Vec<WireProblem>,
+    /// Where the packs are.
+    pub(crate) directory: WirePath,
+}
+
+#[derive(Debug, Serialize, Deserialize)]
 pub(crate) struct Synced {
     pub(crate) sequence: u64,
 }
@@ -259,7 +350,6 @@ pub(crate) struct Synced {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use std::ffi::OsStr;
 
     #[test]
     fn a_path_of_any_bytes_arrives_as_it_was() {
