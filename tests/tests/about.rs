@@ -137,3 +137,22 @@ fn a_mounted_archive_says_in_what_chunks_its_files_lie() {
     assert_eq!(set, Err(Errno::ROFS));
     device.types("umount m").exits(0);
 }
+
+#[test]
+fn a_snapshot_in_a_mount_says_of_a_file_what_it_was_then() {
+    let device = Device::mounted();
+    write(&device.at("f"), &noise(300_000, 1));
+    device.types("snapshot create p s").exits(0);
+    let (now, then) = (device.at("f"), device.at(".snapshots/s/f"));
+    let hash = says(&now, "hash").expect("published");
+    write(&now, &noise(300_000, 2));
+    device.sync();
+    assert_ne!(says(&now, "hash").as_deref(), Ok(&*hash));
+    assert_eq!(says(&then, "hash").as_deref(), Ok(&*hash));
+    let chunks: u32 = says(&then, "chunks").expect("known").parse().expect("a number");
+    assert!((2..=20).contains(&chunks), "300,000 bytes in {chunks} chunks");
+    let set = rfs::setxattr(&then, "user.warp.state", b"x", XattrFlags::empty());
+    assert_eq!(set, Err(Errno::ROFS));
+    assert!(!all_xattrs(&device.at(".snapshots/s")).contains("warp"));
+    device.umount();
+}
