@@ -8,9 +8,12 @@
 use crate::ops::Shell;
 use crate::owners::{IdMap, Owners};
 use fuser::{Config, INodeNo, MountOption, Session, SessionACL};
-use std::ffi::OsStr;
+use rustix::event::{PollFd, PollFlags};
+use rustix::mount::MountFlags;
+use std::ffi::{CString, OsStr};
 use std::fs;
 use std::io;
+use std::os::fd::{AsRawFd, OwnedFd};
 use std::os::unix::ffi::{OsStrExt, OsStringExt};
 use std::path::{Path, PathBuf};
 use std::process::Command;
@@ -171,11 +174,26 @@ impl Mount {
             .ok_or(MountError::Mapped)?;
         let shell = Shell::new(volume, owners, THREADS, options).map_err(failed)?;
         let (kernel, refused) = (shell.kernel(), shell.refused());
-        let session = Session::new(shell, &directory, &options.config())
-            .map_err(|source| classify(&directory, options, source))?;
-        let _ = kernel.set(session.notifier());
+        let (config, as_root) = (options.config(), rustix::process::geteuid().is_root());
+        let session = if as_root {
+            let device = attach(&directory, options).map_err(failed)?;
+            let own = device.try_clone().map_err(failed)?;
+            let attached = Attached { directory: directory.clone(), device: own };
+            let session = Session::from_fd(shell, device, config.acl, config).map_err(failed)?;
+            (session, Some(attached))
+        } else {
+            let session = Session::new(shell, &directory, &config)
+                .map_err(|source| classify(&directory, options, source))?;
+            (session, None)
+        };
+        let _ = kernel.set(session.0.notifier());
         raise_read_ahead(&directory);
-        Ok(Self { run: Box::new(move || session.run()), directory, refused })
+        // The mount is let go of behind the session.
+        let run = move || {
+            let (session, _attached) = session;
+            session.run()
+        };
+        Ok(Self { run: Box::new(run), directory, refused })
     }
 
     /// Counts the writes, and the changes of attributes, that were answered
@@ -196,6 +214,48 @@ impl Mount {
             // The connection was aborted: a forced unmount.
             Err(e) if e.kind() == io::ErrorKind::ConnectionAborted => Ok(()),
             Err(source) => Err(MountError::Failed { path: self.directory, source }),
+        }
+    }
+}
+
+/// Mounts what this descriptor of /dev/fuse will answer for. Only root may; the
+/// library would do the same, and take away by name in the end whatever is
+/// mounted there then.
+fn attach(directory: &Path, options: &MountOptions) -> io::Result<OwnedFd> {
+    let device: OwnedFd = fs::OpenOptions::new().read(true).write(true).open(DEVICE)?.into();
+    let mut flags = MountFlags::NOSUID | MountFlags::NODEV | MountFlags::NOATIME;
+    flags.set(MountFlags::RDONLY, options.read_only);
+    flags.set(MountFlags::NOEXEC, options.no_exec);
+    let others = if options.allow_other { ",allow_other" } else { "" };
+    let number = device.as_raw_fd();
+    let data =
+        format!("fd={number},rootmode=40000,user_id=0,group_id=0,default_permissions{others}");
+    let data = CString::new(data)?;
+    rustix::mount::mount(options.source.as_str(), directory, FS_TYPE, flags, data.as_c_str())?;
+    Ok(device)
+}
+
+/// A mount of ours, which goes when this is dropped. One that the kernel has
+/// ended is gone already: what is at its place now is another's.
+struct Attached {
+    directory: PathBuf,
+    device: OwnedFd,
+}
+
+impl Attached {
+    fn is_ended(&self) -> bool {
+        let mut polled = [PollFd::new(&self.device, PollFlags::empty())];
+        let now = rustix::event::Timespec::default();
+        rustix::event::poll(&mut polled, Some(&now)).is_err()
+            || polled[0].revents().contains(PollFlags::ERR)
+    }
+}
+
+impl Drop for Attached {
+    fn drop(&mut self) {
+        if !self.is_ended() {
+            // Somebody is in it: then it stays, and is dead.
+            let _ = unmount(&self.directory, false);
         }
     }
 }

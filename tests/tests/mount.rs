@@ -744,3 +744,18 @@ fn a_mount_is_made_by_relative_paths_too() {
     same_content(&place.tree().join("big"), &place.mounted("big"));
     place.umount();
 }
+
+/// The process of the first mount may end late: it takes away its own, and not
+/// what is mounted in its place by then.
+#[test]
+fn a_mount_in_place_of_one_that_has_just_gone_stays() {
+    let place = Place::small();
+    place.mount();
+    for round in 0..30 {
+        must("fusermount3", ["-u".as_ref(), place.mountpoint().as_os_str()]);
+        place.mount();
+        std::thread::sleep(Duration::from_millis(20));
+        assert!(place.mounted("hello").exists(), "round {round}");
+    }
+    place.umount();
+}
