@@ -444,7 +444,8 @@ impl Portal {
         }
         let committed = self.names.live.commit();
         // Aids: without them the next start reads a pack, and scrub begins anew.
-        let _ = self.names.live.store.settle();
+        let store = &self.names.live.store;
+        let _ = store.sync().and_then(|()| store.settle());
         let _ = self.scrub.lock().unwrap_or_else(PoisonError::into_inner).save(&self.names.live);
         drop(self.lock.lock().unwrap_or_else(PoisonError::into_inner).take());
         committed

@@ -170,3 +170,102 @@ pub(crate) fn forget(disk: &dyn Disk) -> Result<()> {
         _ => Ok(()),
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::live::{Fresh, PortalSecrets};
+    use crate::namespace::Namespace;
+    use crate::volume::NewInode;
+    use std::path::Path;
+    use std::sync::Arc;
+    use warp_cache::disk::HostDisk;
+    use warp_format::record::Body;
+    use warp_format::{FileId, PortalId, Secret};
+
+    const PACK_LEN: u64 = 1 << 20;
+    const PACE: Pace = Pace { idle: Duration::from_secs(9), every: Duration::from_secs(30) };
+
+    fn open(dir: &Path) -> Live {
+        let disk: Arc<dyn Disk> = Arc::new(HostDisk::new(dir.into()).unwrap());
+        let secrets = PortalSecrets {
+            portal: PortalId([1; 32]),
+            root: Secret::new([2; 32]),
+            local: Secret::new([3; 32]),
+            device: Secret::new([4; 32]),
+        };
+        let fresh = Fresh { nonces: [5; 16], incarnation: [6; 8] };
+        Live::open_with(disk, secrets, fresh, PACK_LEN).unwrap()
+    }
+
+    /// Three packs of what cannot be packed.
+    fn fill(dir: &Path) {
+        let names = Namespace::new(open(dir));
+        names.make_root(0, 0).unwrap();
+        let new = NewInode { permissions: 0o644, umask: 0, uid: 0, gid: 0, body: Body::Extents(0) };
+        let file = names.make(FileId::ROOT, b"f", &new).unwrap();
+        let mut bytes = vec![0; 2 << 20];
+        blake3::Hasher::new().finalize_xof().fill(&mut bytes);
+        for (i, part) in bytes.chunks(1 << 20).enumerate() {
+            names.write(file, (i << 20) as u64, part.to_vec(), false).unwrap();
+        }
+        names.live.publish().unwrap();
+    }
+
+    #[test]
+    fn a_pack_is_read_in_each_turn_after_quiet_and_damage_is_known_again() {
+        let dir = tempfile::tempdir().unwrap();
+        fill(dir.path());
+        let live = open(dir.path());
+        let packs = live.store.packs();
+        assert!(packs.len() > 1, "{packs:?}");
+        let mut scrub = Scrub::open(&live, PACE);
+        let (start, quiet) = (Instant::now(), PACE.idle);
+        assert!(!scrub.turn(&live, quiet - Duration::from_millis(1), start).unwrap(), "too soon");
+        assert!(scrub.turn(&live, quiet, start).unwrap());
+        assert!(!scrub.turn(&live, quiet, start + PACE.every / 2).unwrap(), "too fast");
+        assert_eq!((live.store.damaged().len(), scrub.ended()), (0, None));
+        drop((scrub, live));
+
+        // It goes on where it was, and what it finds is known at the next start.
+        let live = open(dir.path());
+        let damaged = dir.path().join("own-00000002.pack");
+        let mut bytes = std::fs::read(&damaged).unwrap();
+        let middle = bytes.len() / 2;
+        bytes[middle] ^= 4;
+        std::fs::write(&damaged, bytes).unwrap();
+        let mut scrub = Scrub::open(&live, PACE);
+        for turn in 1..packs.len() as u32 {
+            assert_eq!(scrub.ended(), None, "before turn {turn}");
+            assert!(scrub.turn(&live, quiet, start + PACE.every * turn).unwrap());
+        }
+        assert!(scrub.ended().is_some(), "a round has ended");
+        assert_eq!(live.store.damaged().len(), 1);
+        // As a portal does that is closed: a pack without an index is read at
+        // the start, and has no damaged chunks then, but lost ones.
+        live.store.sync().and_then(|()| live.store.settle()).unwrap();
+        drop((scrub, live));
+        let live = open(dir.path());
+        let scrub = Scrub::open(&live, PACE);
+        assert_eq!((live.store.damaged().len(), scrub.ended().is_some()), (1, true));
+        forget(&*live.disk).unwrap();
+        drop((scrub, live));
+        let live = open(dir.path());
+        Scrub::open(&live, PACE);
+        assert_eq!(live.store.damaged().len(), 0);
+    }
+
+    /// Its file is an aid: whatever is in it, the portal opens.
+    #[test]
+    fn a_file_of_other_things_says_nothing() {
+        let dir = tempfile::tempdir().unwrap();
+        fill(dir.path());
+        for text in ["after own x\nended -1\ndamaged 12\n\n", "\0\0", "after own 99999999\n"] {
+            std::fs::write(dir.path().join(FILE), text).unwrap();
+            let live = open(dir.path());
+            let mut scrub = Scrub::open(&live, PACE);
+            assert_eq!((live.store.damaged().len(), scrub.ended()), (0, None), "{text:?}");
+            assert!(scrub.turn(&live, PACE.idle, Instant::now()).unwrap(), "{text:?}");
+        }
+    }
+}
