@@ -36,6 +36,11 @@ pub(crate) fn run(args: &Check, ui: &Ui) -> Result<Exit> {
     tell(args, &found, reads, started, ui)
 }
 
+/// `1 pack`, `2 packs`.
+pub(super) fn count(n: u64, what: &str) -> String {
+    if n == 1 { format!("1 {what}") } else { format!("{n} {what}s") }
+}
+
 /// Has the daemon do a job, shows how far it is, and stops it on a signal.
 pub(super) fn job<A: DeserializeOwned>(
     daemon: &mut Daemon,
@@ -78,14 +83,16 @@ fn tell(
         format!("{} of {} data chunks read ({read} of {all})", found.chunks_read, found.chunks);
     let what = match reads {
         WireReads::Everything => {
-            format!("every byte of {} packs read; {chunks}, each opened and compared", found.packs)
+            let packs = count(found.packs, "pack");
+            format!("every byte of {packs} read; {chunks}, each opened and compared")
         }
         WireReads::Sample { seed, .. } => {
             format!("{chunks}, sample {seed}, the others not; `--read-data` reads all of it")
         }
         WireReads::Nothing => format!("{chunks}; `--read-data` reads all of it"),
     };
-    let checked = format!("{} names and {} tree nodes checked", found.names, found.nodes);
+    let (names, nodes) = (count(found.names, "name"), count(found.nodes, "tree node"));
+    let checked = format!("{names} and {nodes} checked");
     let seconds = started.elapsed().as_secs_f64();
     ui.print(&format!("{name}: {verdict}: {checked}; {what} ({seconds:.1} s)"))?;
     if !is_sound {
@@ -166,6 +173,6 @@ pub(super) fn tell_damage(portal: &str, damage: &[WireDamage], problems: &[WireP
             0 => String::new(),
             n => format!(", {n} of which cost no content"),
         };
-        ui.warn(&format!("{file}: {places} damaged places{saved}"));
+        ui.warn(&format!("{file}: {}{saved}", count(places as u64, "damaged place")));
     }
 }

@@ -1,6 +1,6 @@
 //! `warp repair`: a portal's store is made sound again from its packs.
 
-use super::check::{damage, job, problems, tell_damage};
+use super::check::{count, damage, job, problems, tell_damage};
 use super::portal::known;
 use crate::args::Repair;
 use crate::bar::Unit;
@@ -53,8 +53,9 @@ pub(crate) fn run(args: &Repair, ui: &Ui) -> Result<Exit> {
         1 => "1 file or directory cannot be brought back".to_owned(),
         n => format!("{n} files and directories cannot be brought back"),
     };
-    let read = format!("{} packs read ({})", done.packs, show::size(done.stored_bytes));
-    ui.print(&format!("{name}: {read}, {} chunks whole; {verdict} ({seconds:.1} s)", done.chunks))?;
+    let read = format!("{} read ({})", count(done.packs, "pack"), show::size(done.stored_bytes));
+    let whole = count(done.chunks, "chunk");
+    ui.print(&format!("{name}: {read}, {whole} whole; {verdict} ({seconds:.1} s)"))?;
     if !done.problems.is_empty() && !args.dry_run {
         ui.summary("copy those files into the mount again: what is written anew is stored anew");
     }
@@ -66,8 +67,12 @@ fn tell(args: &Repair, done: &Repaired, ui: &Ui) -> Result<()> {
     let name = &args.portal;
     let would = if args.dry_run { "would be " } else { "" };
     if !done.indexes.is_empty() {
-        let count = done.indexes.len();
-        ui.print(&format!("{name}: {count} indexes {would}made anew from their packs"))?;
+        let made = if done.indexes.len() == 1 {
+            "1 index"
+        } else {
+            &format!("{} indexes", done.indexes.len())
+        };
+        ui.print(&format!("{name}: {made} {would}made anew from their packs"))?;
     }
     for WireAside { file, whole, aside, moved_to } in &done.set_aside {
         let whole = match (whole, moved_to) {
