@@ -28,6 +28,8 @@ enum Act {
     Rename(&'static str, &'static str),
     Remove(&'static str),
     Publish,
+    Snapshot,
+    RemoveSnapshot,
     CreatePortal,
     LeavePortal,
     Unmount,
@@ -35,7 +37,7 @@ enum Act {
 
 /// Small contents lie in the tree, others in chunks; names change in one and
 /// in two directories; there is something to publish each time.
-const ACTS: [Act; 16] = [
+const ACTS: [Act; 18] = [
     Act::Make("inline", 100),
     Act::Make("chunk", 5_000),
     Act::Append("old 2", 700),
@@ -43,19 +45,21 @@ const ACTS: [Act; 16] = [
     Act::Mkdir("dir"),
     Act::Rename("chunk", "dir/moved"),
     Act::Make("chunks", 300_000),
+    Act::Snapshot,
     Act::Rename("inline", "old 0"),
     Act::Remove("old 1"),
     Act::CreatePortal,
     Act::Publish,
     Act::Append("dir/moved", 90),
     Act::LeavePortal,
+    Act::RemoveSnapshot,
     Act::Remove("chunks"),
     Act::Make("last", 40),
     Act::Unmount,
 ];
 
 /// Kinds of calls that have to be among those that were cut, and where.
-const SITES: [&str; 20] = [
+const SITES: [&str; 23] = [
     "create journal",
     "pwrite journal",
     "fdatasync journal",
@@ -68,6 +72,9 @@ const SITES: [&str; 20] = [
     "unlink head",
     "pwrite dedup",
     "fdatasync dedup",
+    "create snapshots",
+    "pwrite snapshots",
+    "fdatasync snapshots",
     "fsync state",
     "mkdir state",
     "create portal",
@@ -109,6 +116,8 @@ impl Act {
             }
             Self::Remove(name) => fs::remove_file(device.at(name)).and_then(|()| sync(&device.m())),
             Self::Publish => command("sync m"),
+            Self::Snapshot => command("snapshot create p s"),
+            Self::RemoveSnapshot => command("snapshot rm p s"),
             Self::CreatePortal => command("portal create q"),
             Self::LeavePortal => command("portal leave q --yes"),
             Self::Unmount => command("umount m"),
@@ -136,7 +145,12 @@ impl Act {
             Self::Remove(name) => {
                 tree.remove(name);
             }
-            Self::Publish | Self::CreatePortal | Self::LeavePortal | Self::Unmount => {}
+            Self::Publish
+            | Self::Snapshot
+            | Self::RemoveSnapshot
+            | Self::CreatePortal
+            | Self::LeavePortal
+            | Self::Unmount => {}
         }
     }
 
@@ -277,6 +291,7 @@ fn check(device: &Device, life: &Life, durable: &Tree, what: &str) {
         let should = acts.contains(&Act::CreatePortal) && !acts.contains(&Act::LeavePortal);
         assert_eq!(has_other, should, "{what}: {listed}");
     }
+    check_snapshot(device, acts, next, durable, what);
     if has_other {
         device.mount_at("q", "other");
         assert_eq!(tree(&device.path("other")), Tree::new(), "{what}");
@@ -285,6 +300,22 @@ fn check(device: &Device, life: &Life, durable: &Tree, what: &str) {
     // It goes on.
     Act::Make("more", 2_000).perform(device).unwrap_or_else(|e| panic!("{what}: {e}"));
     device.umount();
+}
+
+/// A snapshot is there with all that was when it was made, or not at all.
+fn check_snapshot(device: &Device, acts: &[Act], next: Option<Act>, durable: &Tree, what: &str) {
+    let then = device.at(".snapshots/s");
+    let is_there = then.exists();
+    if next != Some(Act::Snapshot) && next != Some(Act::RemoveSnapshot) {
+        let should = acts.contains(&Act::Snapshot) && !acts.contains(&Act::RemoveSnapshot);
+        assert_eq!(is_there, should, "{what}: a snapshot is there: {is_there}");
+    }
+    if is_there {
+        let mut want = durable.clone();
+        let made = ACTS.iter().take_while(|act| **act != Act::Snapshot);
+        made.for_each(|act| act.done(&mut want));
+        assert!(tree(&then) == want, "{what}: a snapshot with something else");
+    }
 }
 
 /// Every so-manyth call from `first` on, until there are no more; gives how
