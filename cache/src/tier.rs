@@ -27,6 +27,11 @@ where
         Self { cache }
     }
 
+    /// True if the value is here; it does not count as used by that.
+    pub fn contains(&self, key: &K) -> bool {
+        self.cache.contains_key(key)
+    }
+
     /// The value, made by `make` if it is not here.
     pub fn get_or_make<E>(&self, key: K, make: impl FnOnce() -> Result<V, E>) -> Result<V, Arc<E>>
     where

@@ -14,8 +14,10 @@ pub(crate) fn errno(error: &FlowError) -> Errno {
         Kind::Full => Errno::ENOSPC,
         Kind::Busy => Errno::EBUSY,
         Kind::Usage => Errno::EINVAL,
-        // The archive's bytes are damaged, or its disk is.
-        Kind::Failed | Kind::Partial | Kind::Integrity | Kind::Interrupted => Errno::EIO,
+        // The bytes are damaged, or their disk is; or no peer gives them.
+        Kind::Failed | Kind::Partial | Kind::Integrity | Kind::Interrupted | Kind::Temporary => {
+            Errno::EIO
+        }
     }
 }
 

@@ -2,8 +2,9 @@
 //!
 //! Neighbours: the kernel above, a [`Volume`] below; `desk`, which has the
 //! work done and sees to it that every request is answered once, and in time.
-//! What is shown changes through this mount only, so the kernel may keep all
-//! it is told; what it changes itself it knows. Promises: what the kernel was
+//! What is shown changes through this mount only, or the volume says for how
+//! long it is true and what has changed: so long the kernel keeps what it is
+//! told; what it changes itself it knows. Promises: what the kernel was
 //! not told in the end, it is not taken to know. Never: decides anything about
 //! content, or asks the volume for more than a moment outside of the desk.
 //! Tested by `tests/tests/mount.rs`, `portal.rs` and `fs/tests`.
@@ -27,14 +28,12 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, OnceLock};
 use std::time::{Duration, SystemTime};
 use warp_flow::volume::{
-    Allocate, Attr, DirEntry, NewInode, RenameMode, SetAttr, Volume, When, XattrMode,
+    Allocate, Attr, DirEntry, FOREVER, NewInode, RenameMode, SetAttr, Volume, When, XattrMode,
 };
 use warp_flow::{Refusal, Result};
 use warp_format::limits::MAX_NAME_LEN;
 use warp_format::record::{Body, FileType, NO_DIRECTORIES};
 
-/// How long the kernel may keep what nobody else changes.
-const FOREVER: Duration = Duration::from_secs(365 * 24 * 3600);
 /// Requests that the kernel may have under way in the background: read-ahead
 /// and asynchronous reads. Its default of 12 starves four parallel readers.
 const MAX_BACKGROUND: u16 = 64;
@@ -78,7 +77,15 @@ impl<V: Volume> Shell<V> {
         readers: usize,
         options: &MountOptions,
     ) -> io::Result<Self> {
-        let (listings, kernel) = Default::default();
+        let listings = Listings::default();
+        let kernel: Arc<OnceLock<Notifier>> = Arc::default();
+        let told = Arc::clone(&kernel);
+        volume.watch(Box::new(move |ino| {
+            if let Some(kernel) = told.get() {
+                // An error says that the kernel does not know the file.
+                let _ = kernel.inval_inode(INodeNo(ino), 0, 0);
+            }
+        }));
         let desk = Desk::new(readers, options.deadline)?;
         let refused = desk.refused();
         let inner = Arc::new(Inner { volume, owners, listings, kernel, refused });
@@ -189,8 +196,7 @@ impl<V: Volume> Inner<V> {
 
     /// How long the kernel may keep what it is told of all these.
     fn lifetime(&self, inos: &[u64]) -> Duration {
-        let forever = inos.iter().all(|ino| self.volume.may_be_kept(*ino));
-        if forever { FOREVER } else { Duration::ZERO }
+        inos.iter().map(|ino| self.volume.lifetime(*ino)).min().unwrap_or_default()
     }
 
     /// The volume counts an inode as told with what it gives out; if the
@@ -246,6 +252,10 @@ impl<V: Volume> Filesystem for Shell<V> {
                 let _ = config.add_capabilities(InitFlags::FUSE_WRITEBACK_CACHE);
             }
         }
+        if self.volume().lifetime(INodeNo::ROOT.0) < FOREVER {
+            // It looks by itself, too, whether what it kept is still true.
+            let _ = config.add_capabilities(InitFlags::FUSE_AUTO_INVAL_DATA);
+        }
         for wanted in [
             InitFlags::FUSE_DO_READDIRPLUS,
             InitFlags::FUSE_READDIRPLUS_AUTO,
@@ -278,7 +288,7 @@ impl<V: Volume> Filesystem for Shell<V> {
             };
             reply.settle(found, |reply, like| {
                 let none = attr(&Attr { ino: 0, ..like }, inner.owners);
-                reply.entry(&FOREVER, &none, Generation(0));
+                reply.entry(&inner.lifetime(&[parent.0]), &none, Generation(0));
             });
         });
     }
@@ -324,7 +334,7 @@ impl<V: Volume> Filesystem for Shell<V> {
 
     fn opendir(&self, _req: &Request, ino: INodeNo, _flags: OpenFlags, reply: ReplyOpen) {
         let handle = self.next_handle.fetch_add(1, Ordering::Relaxed);
-        let flags = if self.volume().may_be_kept(ino.0) {
+        let flags = if !self.volume().lifetime(ino.0).is_zero() {
             FopenFlags::FOPEN_KEEP_CACHE | FopenFlags::FOPEN_CACHE_DIR
         } else {
             FopenFlags::empty()

@@ -1,6 +1,7 @@
 //! A device with portals: a `WARP_HOME` of its own, the daemon that serves it,
 //! and its mounts. Everything goes away with it, however a test ends.
 
+use crate::lan::Lan;
 use crate::nasty::{mkdir, scratch, write};
 use crate::{Output, Warp, must, run};
 use std::ffi::{OsStr, OsString};
@@ -8,6 +9,7 @@ use std::fs;
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 use tempfile::TempDir;
 
@@ -21,6 +23,8 @@ pub const USABLE_WITHIN: Duration = Duration::from_secs(1);
 pub struct Device {
     dir: TempDir,
     home: PathBuf,
+    /// The machine that it is, if it is not this one.
+    machine: Option<(Arc<Lan>, u8)>,
 }
 
 impl Device {
@@ -33,7 +37,17 @@ impl Device {
     pub fn with_home_at(name: &str) -> Self {
         let dir = scratch();
         let home = dir.path().join(name);
-        Self { dir, home }
+        Self { dir, home, machine: None }
+    }
+
+    /// With a key, on a machine of a network.
+    #[track_caller]
+    pub fn on(lan: &Arc<Lan>, machine: u8) -> Self {
+        let mut device = Self::without_key();
+        device.machine = Some((Arc::clone(lan), machine));
+        device.make_key();
+        mkdir(&device.path("m"));
+        device
     }
 
     /// With a key that no passphrase protects; the phrase is in `phrase`.
@@ -94,14 +108,14 @@ impl Device {
         self.m().join(name)
     }
 
-    /// `warp ARGS…` of this device, started beside the home, with its network
-    /// bound to the loopback.
+    /// `warp ARGS…` of this device, started beside the home; on this machine,
+    /// with its network bound to the loopback.
     pub fn warp<A: AsRef<OsStr>>(&self, args: impl IntoIterator<Item = A>) -> Warp {
-        let mut warp = Warp::new(args)
-            .env("WARP_HOME", &self.home)
-            .env("WARP_LISTEN", "127.0.0.1:0")
-            .env("WARP_MDNS", "off")
-            .within(Duration::from_secs(60));
+        let warp = match &self.machine {
+            Some((lan, machine)) => Warp::on((lan, *machine), args),
+            None => Warp::new(args).env("WARP_LISTEN", "127.0.0.1:0").env("WARP_MDNS", "off"),
+        };
+        let mut warp = warp.env("WARP_HOME", &self.home).within(Duration::from_secs(60));
         warp.command().current_dir(self.dir.path());
         warp
     }

@@ -6,6 +6,7 @@ pub mod apart;
 pub mod damage;
 pub mod device;
 pub mod failpoint;
+pub mod lan;
 pub mod nasty;
 pub mod run;
 pub mod small_disk;

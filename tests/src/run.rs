@@ -1,5 +1,6 @@
 //! Runs programs, with a limit on time: a hang is a failure, not a wait.
 
+use crate::lan::Lan;
 use std::ffi::OsStr;
 use std::io::Read;
 use std::path::PathBuf;
@@ -55,7 +56,20 @@ impl Warp {
     /// # Panics
     /// If `WARP_BIN` is not set: `cargo xtask check` builds and sets it.
     pub fn new<A: AsRef<OsStr>>(args: impl IntoIterator<Item = A>) -> Self {
-        let mut command = Command::new(Self::binary());
+        Self::of(Command::new(Self::binary()), args)
+    }
+
+    /// The same on a machine of a network.
+    pub fn on<A: AsRef<OsStr>>(
+        (lan, machine): (&Lan, u8),
+        args: impl IntoIterator<Item = A>,
+    ) -> Self {
+        let mut command = lan.on(machine, "env");
+        command.arg("--").arg(Self::binary());
+        Self::of(command, args)
+    }
+
+    fn of<A: AsRef<OsStr>>(mut command: Command, args: impl IntoIterator<Item = A>) -> Self {
         command.args(args).env_remove("WARP_PASSPHRASE");
         Self { command, limit: Duration::from_secs(120) }
     }

@@ -4,7 +4,7 @@ use std::io;
 use std::path::PathBuf;
 use std::sync::Arc;
 use warp_cache::CacheError;
-use warp_format::{ChunkId, FormatError};
+use warp_format::{ChunkId, DeviceId, FormatError};
 
 /// An error of this crate.
 #[derive(Debug, Clone, thiserror::Error)]
@@ -35,6 +35,27 @@ pub enum FlowError {
     Missing {
         /// The chunk.
         id: ChunkId,
+    },
+    /// No peer gave something in time.
+    #[error("{what}{} could not be had from any peer{}", id.map(|id| format!(" {id}")).unwrap_or_default(), why.as_ref().map(|why| format!(": {why}")).unwrap_or_default())]
+    Unreachable {
+        /// "chunk", ...
+        what: &'static str,
+        /// Which chunk.
+        id: Option<ChunkId>,
+        /// What came of asking.
+        why: Option<String>,
+    },
+    /// This device only reads the portal.
+    #[error("this device has joined it, and only its writer can do that")]
+    NotWriter,
+    /// A device has signed two heads of one number.
+    #[error("device {device} has signed two different heads of number {sequence}")]
+    Forked {
+        /// The device.
+        device: DeviceId,
+        /// The number.
+        sequence: u64,
     },
     /// The store or the journal on this machine failed.
     #[error(transparent)]
@@ -206,6 +227,8 @@ pub enum Kind {
     Full,
     /// In use by something else.
     Busy,
+    /// No peer is there that could help; a later try may find one.
+    Temporary,
     /// Stopped by a signal.
     Interrupted,
 }
@@ -232,6 +255,9 @@ impl FlowError {
                 FormatError::WrongKey { .. } | FormatError::Locked => Kind::Refused,
                 _ => Kind::Integrity,
             },
+            Self::Unreachable { .. } => Kind::Temporary,
+            Self::NotWriter => Kind::Usage,
+            Self::Forked { .. } => Kind::Integrity,
             Self::Missing { .. } | Self::Lost { .. } | Self::LostFiles { .. } => Kind::Integrity,
             Self::Store(error) => match &**error {
                 CacheError::Missing { .. }
@@ -258,6 +284,11 @@ impl FlowError {
             Self::GivenUp => Kind::Failed,
             Self::Interrupted => Kind::Interrupted,
         }
+    }
+
+    /// True if a peer may have it later.
+    pub fn is_unreachable(&self) -> bool {
+        matches!(self, Self::Unreachable { .. })
     }
 
     /// True if stored bytes are damaged or missing, as opposed to a disk or a

@@ -44,3 +44,24 @@ pub const SWEEP_PERCENT: u64 = 20;
 /// A portal that is quiet for this long after it was opened is swept once: how
 /// much garbage it has, it does not know until then.
 pub const SWEEP_AFTER_OPEN: Duration = Duration::from_secs(60);
+/// How far ahead of a read its file is asked for, at first: what the kernel
+/// reads at once.
+pub const AHEAD_FIRST_BYTES: u64 = 1 << 20;
+/// The same at most: more than a link of 1 Gbit/s and 100 ms holds.
+pub const AHEAD_BYTES: u64 = 32 << 20;
+/// Files of which it is remembered how far they were read.
+pub const AHEAD_FILES: usize = 1024;
+/// How long a reader waits for a chunk that no peer gives: less than a request
+/// may take, so that it is told why.
+pub const FETCH_WITHIN: Duration = Duration::from_secs(28);
+/// Chunks in one request to a peer, and their bytes: so much is lost at most
+/// when another peer is faster with the rest.
+pub const REQUEST_CHUNKS: usize = 16;
+/// See [`REQUEST_CHUNKS`].
+pub const REQUEST_BYTES: u64 = 512 << 10;
+/// Chunks that are asked for ahead of being read.
+pub const EXPECTED_CHUNKS: usize = 16 << 10;
+/// Bytes of chunks that are kept because they came once, by default.
+pub const CACHE_BYTES: u64 = 10 << 30;
+/// It is looked whether these are too many after so many more chunks.
+pub const CACHE_LOOK_EVERY: u64 = 256;

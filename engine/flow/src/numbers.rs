@@ -116,6 +116,17 @@ impl Numbers {
         table.known.contains_key(&number)
     }
 
+    /// The live inodes that the kernel knows, and the root, in order of their
+    /// ids, with their numbers.
+    pub(crate) fn live(&self) -> Vec<(FileId, u64)> {
+        let table = self.read();
+        let known = table.known.iter().filter(|(_, known)| known.node.is_live());
+        let mut all: Vec<_> = known.map(|(number, known)| (known.node.file, *number)).collect();
+        all.push((self.root.file, ROOT));
+        all.sort_unstable();
+        all
+    }
+
     /// The number of an inode, whether the kernel knows it or not.
     pub(crate) fn number(&self, node: Node) -> u64 {
         if node == self.root { ROOT } else { self.free_for(&self.read(), node) }

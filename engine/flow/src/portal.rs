@@ -20,6 +20,7 @@ use crate::limits::{
 };
 use crate::live::{Live, Tree};
 use crate::namespace::Namespace;
+use crate::publish;
 use crate::scrub::{Pace, Scrub};
 use crate::snapshots::Snapshot;
 use crate::space::{Room, Taken};
@@ -31,10 +32,10 @@ use std::os::unix::ffi::OsStrExt;
 use std::panic::AssertUnwindSafe;
 use std::path::{Component, Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
-use warp_format::FileId;
+use warp_format::{ChunkId, FileId, SealedChunk};
 
 /// What nobody waits for is durable after this.
 const COMMIT_EVERY: Duration = Duration::from_millis(800);
@@ -71,9 +72,14 @@ pub struct Portal {
     /// When the kernel last asked for something, in milliseconds since it was
     /// opened.
     asked: AtomicU64,
+    /// Told of each new head.
+    watch: OnceLock<Watch>,
     /// Held for life: one process at a time. Let go when it is closed.
     lock: Mutex<Option<File>>,
 }
+
+/// Called when a portal has a new head.
+pub type Watch = Box<dyn Fn() + Send + Sync>;
 
 #[derive(Default)]
 struct Work {
@@ -148,6 +154,7 @@ impl Portal {
             wake: Condvar::new(),
             published: Condvar::new(),
             threads: Mutex::default(),
+            watch: OnceLock::new(),
             lock: Mutex::new(Some(lock)),
         });
         if portal.names.live.unpublished().1 > 0 {
@@ -416,7 +423,33 @@ impl Portal {
         }
         drop(work);
         self.published.notify_all();
+        if let (Ok(_), Some(watch)) = (&result, self.watch.get()) {
+            watch();
+        }
         result.map(|head| head.sequence)
+    }
+
+    /// Has `watch` called whenever there may be a new head; once for each
+    /// portal that is open.
+    pub fn watch(&self, watch: Watch) {
+        let _ = self.watch.set(watch);
+    }
+
+    /// The last head, as it was signed.
+    pub fn head(&self) -> Result<Option<Vec<u8>>> {
+        loop {
+            let sequence = self.names.live.sequence();
+            let head = publish::head_bytes(&*self.names.live.disk, sequence)?;
+            // Another one may have taken its place meanwhile.
+            if head.is_some() || self.names.live.sequence() == sequence {
+                return Ok(head);
+            }
+        }
+    }
+
+    /// A chunk, if it is here.
+    pub fn chunk(&self, id: &ChunkId) -> Option<SealedChunk> {
+        self.names.live.store.get(id).ok()
     }
 
     /// Everything done so far is durable when it returns.

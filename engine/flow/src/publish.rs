@@ -82,6 +82,15 @@ pub(crate) fn newest_head(disk: &dyn Disk, secrets: &PortalSecrets) -> Result<Op
     Ok(None)
 }
 
+/// A head on this disk as it was signed; `None` if it is not there any more.
+pub(crate) fn head_bytes(disk: &dyn Disk, sequence: u64) -> Result<Option<Vec<u8>>> {
+    let Some(file) = disk.open(&head_name(sequence)).map_err(head_error)? else { return Ok(None) };
+    let len = file.len().map_err(head_error)?;
+    let mut bytes = vec![0; usize::try_from(len).unwrap_or(usize::MAX)];
+    file.read_at(&mut bytes, 0).map_err(head_error)?;
+    Ok(Some(bytes))
+}
+
 /// What publishes share: one at a time.
 #[derive(Default)]
 pub(crate) struct Publisher {

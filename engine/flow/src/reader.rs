@@ -307,7 +307,11 @@ impl<S: ChunkSource> TreeReader<S> {
             return Ok(bytes[offset as usize..end as usize].to_vec());
         }
         let mut out = vec![0; (end - offset) as usize];
-        for (at, extent) in self.extents(file, offset, end, inode.size)? {
+        let extents = self.extents(file, offset, end, inode.size)?;
+        if extents.len() > 1 {
+            self.expect(&extents);
+        }
+        for (at, extent) in extents {
             let chunk = self.chunk(&extent.chunk)?;
             let (from, to) = (at.max(offset), (at + u64::from(extent.len)).min(end));
             let source_at = extent.start as usize + (from - at) as usize;
@@ -316,6 +320,16 @@ impl<S: ChunkSource> TreeReader<S> {
                 .copy_from_slice(&chunk[source_at..source_at + count]);
         }
         Ok(out)
+    }
+
+    /// Says which chunks will be read.
+    pub(crate) fn expect(&self, extents: &[(u64, Extent)]) {
+        let mut soon: Vec<_> = extents.iter().map(|(_, extent)| extent.chunk).collect();
+        soon.dedup();
+        soon.retain(|chunk| !self.memory.chunks.contains(chunk));
+        if !soon.is_empty() {
+            self.source.expect(&soon);
+        }
     }
 
     /// What the archive says of itself.

@@ -3,7 +3,7 @@
 use crate::error::Result;
 use std::sync::Arc;
 use warp_cache::store::Store;
-use warp_format::{ChunkId, SealedChunk};
+use warp_format::{ChunkId, ChunkRef, SealedChunk};
 
 /// Gives sealed chunks by id. What it gives is verified: a [`SealedChunk`]
 /// exists only for bytes that match their id.
@@ -11,6 +11,10 @@ pub trait ChunkSource: Send + Sync {
     /// The chunk, `FlowError::Missing` if it is not there, or what was wrong
     /// with it.
     fn fetch(&self, id: &ChunkId) -> Result<SealedChunk>;
+
+    /// These will be fetched soon, in this order, one after another: what has
+    /// to come from far away may be asked for together.
+    fn expect(&self, _soon: &[ChunkRef]) {}
 }
 
 impl ChunkSource for Arc<Store> {

@@ -10,8 +10,15 @@ use crate::error::{FlowError, Refusal, Result};
 use crate::reader::{Attributes, TreeReader, check_type};
 use crate::source::ChunkSource;
 use std::ops::Range;
+use std::time::Duration;
 use warp_format::record::{Body, Dentry, FileType, Inode, Stamp, Time, UNCOUNTED};
 use warp_format::{FileId, FormatError, NameHash};
+
+/// The longest lifetime.
+pub const FOREVER: Duration = Duration::from_secs(365 * 24 * 3600);
+
+/// Called with the number of an inode.
+pub type Changed = Box<dyn Fn(u64) + Send + Sync>;
 
 /// Attributes as `stat` shows them.
 #[derive(Debug, Clone)]
@@ -167,11 +174,15 @@ pub trait Volume: Send + Sync + 'static {
     fn is_read_only(&self, _ino: u64) -> bool {
         false
     }
-    /// True if what the kernel is told of an inode and of the names in it
-    /// stays true until they are changed through the mount.
-    fn may_be_kept(&self, _ino: u64) -> bool {
-        true
+    /// How long the kernel may keep what it is told of an inode and of the
+    /// names in it: [`FOREVER`] if that stays true until it is changed through
+    /// the mount.
+    fn lifetime(&self, _ino: u64) -> Duration {
+        FOREVER
     }
+    /// Takes what is to be called with the number of an inode whose content or
+    /// attributes were not changed through the mount, after they were.
+    fn watch(&self, _changed: Changed) {}
     /// True if who changes something now may have to wait.
     fn is_behind(&self) -> bool {
         false

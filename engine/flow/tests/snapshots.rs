@@ -5,8 +5,9 @@ mod place;
 
 use place::Place;
 use std::path::Path;
+use std::time::Duration;
 use warp_flow::portal::{Portal, PortalVolume};
-use warp_flow::volume::{Allocate, NewInode, RenameMode, SetAttr, Volume, XattrMode};
+use warp_flow::volume::{Allocate, FOREVER, NewInode, RenameMode, SetAttr, Volume, XattrMode};
 use warp_flow::{FlowError, Refusal};
 use warp_format::record::{Body, NO_DIRECTORIES};
 
@@ -148,10 +149,10 @@ fn what_only_the_kernel_knew_goes_when_it_forgets() {
     assert!(volume.read(seen, 0, MIB).unwrap() == noise(4 * MIB, 1)[..MIB]);
     volume.forget(seen, 1);
     assert!(is_refused(volume.read(seen, 0, MIB), Refusal::Missing));
-    let until = std::time::Instant::now() + std::time::Duration::from_secs(20);
+    let until = std::time::Instant::now() + Duration::from_secs(20);
     while portal.status().stored_bytes as usize > MIB / 4 {
         assert!(std::time::Instant::now() < until, "nothing was swept");
-        std::thread::sleep(std::time::Duration::from_millis(50));
+        std::thread::sleep(Duration::from_millis(50));
     }
     portal.close().unwrap();
 }
@@ -207,7 +208,8 @@ fn nothing_changes_a_snapshot_or_the_list_of_them() {
     assert_eq!((after.ino, &after.inode), (before.ino, &before.inode));
     assert_eq!(volume.read(file, 0, 99).unwrap(), b"content");
     // What comes and goes by a command the kernel must not keep.
-    assert!(!volume.may_be_kept(all) && volume.may_be_kept(root) && volume.may_be_kept(ROOT));
+    assert_eq!(volume.lifetime(all), Duration::ZERO);
+    assert_eq!((volume.lifetime(root), volume.lifetime(ROOT)), (FOREVER, FOREVER));
     assert!(is_refused(volume.lookup(all, b"none"), Refusal::Missing));
     assert!(is_refused(volume.lookup(all, b"\xff"), Refusal::Missing));
     portal.close().unwrap();

@@ -34,6 +34,8 @@ const GREET_WITHIN: Duration = Duration::from_secs(5);
 /// How often it is looked whether somebody wants it to stop.
 const LOOK_EVERY: Duration = Duration::from_millis(100);
 const PAUSE: Duration = Duration::from_millis(5);
+/// What says how the daemon uses the network.
+const NETWORK_VARIABLES: [&str; 2] = ["WARP_LISTEN", "WARP_MDNS"];
 /// Directories that the daemon finds its home by.
 const HOME_VARIABLES: [&str; 7] = [
     "WARP_HOME",
@@ -354,6 +356,8 @@ fn environment(home: &Home) -> Vec<(&'static str, OsString)> {
             variables.push((name, value));
         }
     }
+    let set = |name| std::env::var_os(name).map(|value| (name, value));
+    variables.extend(NETWORK_VARIABLES.into_iter().filter_map(set));
     // `fusermount3` is looked for there.
     variables.extend(std::env::var_os("PATH").map(|path| ("PATH", path)));
     variables

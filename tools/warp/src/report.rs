@@ -104,6 +104,7 @@ impl From<Kind> for Exit {
     fn from(kind: Kind) -> Self {
         match kind {
             Kind::Failed => Self::Failed,
+            Kind::Temporary => Self::Temporary,
             Kind::Usage => Self::Usage,
             Kind::Partial => Self::Partial,
             Kind::NotFound => Self::NotFound,

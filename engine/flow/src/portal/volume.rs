@@ -17,11 +17,13 @@ use crate::numbers::{Node, Numbers};
 use crate::reader::{Attributes, check_type};
 use crate::snapshots::Snapshot;
 use crate::volume::{
-    Allocate, Attr, DirEntry, Done, NewInode, RenameMode, SetAttr, Space, Volume, XattrMode,
+    Allocate, Attr, DirEntry, Done, FOREVER, NewInode, RenameMode, SetAttr, Space, Volume,
+    XattrMode,
 };
 use std::collections::HashMap;
 use std::ops::Range;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
 use warp_format::record::{Body, Dentry, FileType, Inode, Stamp, UNCOUNTED};
 use warp_format::{FileId, NameHash};
 
@@ -246,8 +248,8 @@ impl Volume for PortalVolume {
         self.numbers.node(ino).is_some_and(|node| !node.is_live())
     }
 
-    fn may_be_kept(&self, ino: u64) -> bool {
-        self.numbers.node(ino) != Some(Node::SNAPSHOTS)
+    fn lifetime(&self, ino: u64) -> Duration {
+        if self.numbers.node(ino) == Some(Node::SNAPSHOTS) { Duration::ZERO } else { FOREVER }
     }
 
     fn is_behind(&self) -> bool {

@@ -22,7 +22,7 @@ use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 use tokio::sync::Notify;
 use warp_flow::home::Home;
-use warp_flow::portal::Portal;
+use warp_flow::opened::Opened;
 use warp_flow::portals::{PortalEntry, Portals};
 use warp_flow::{FlowError, Kind};
 use warp_format::Keyring;
@@ -31,6 +31,9 @@ use warp_fs::{Caching, IdMap, Mount, MountError, MountOptions};
 /// How long one that wants a portal waits for one that is done with it: the
 /// time that a large publish may take.
 const WAIT_FOR_PORTAL: Duration = Duration::from_secs(60);
+/// How long it is waited for a peer that tells what a portal is that has just
+/// been joined.
+const WAIT_FOR_HEAD: Duration = Duration::from_secs(10);
 /// How often it is looked whether a portal is free, beside being told.
 const LOOK_AGAIN: Duration = Duration::from_millis(500);
 
@@ -108,18 +111,29 @@ enum What {
     /// For one request, or until it is mounted.
     Short,
     Mounted(Arc<Mounted>),
+    /// Open for peers.
+    Shared(Opened),
 }
 
-/// Frees a portal at the end of a request.
+/// Frees a portal at the end of a request, or leaves it to the peers again.
 struct Reserved<'a> {
     edge: &'a Edge,
     id: String,
+    shared: Option<Opened>,
 }
 
 impl Drop for Reserved<'_> {
     fn drop(&mut self) {
         let mut state = self.edge.state();
-        state.uses.retain(|u| u.id != self.id || matches!(u.what, What::Mounted(_)));
+        match self.shared.take() {
+            Some(opened) => {
+                let own = |u: &&mut Use| u.id == self.id && matches!(u.what, What::Short);
+                if let Some(own) = state.uses.iter_mut().find(own) {
+                    own.what = What::Shared(opened);
+                }
+            }
+            None => state.uses.retain(|u| u.id != self.id || !matches!(u.what, What::Short)),
+        }
         drop(state);
         self.edge.freed.notify_all();
         self.edge.activity.notify_one();
@@ -229,7 +243,13 @@ impl Edge {
             match found {
                 None => {
                     state.uses.push(Use { id: id.clone(), what: What::Short });
-                    return Ok(Reserved { edge: self, id });
+                    return Ok(Reserved { edge: self, id, shared: None });
+                }
+                Some(What::Shared(opened)) => {
+                    for one in state.uses.iter_mut().filter(|u| u.id == id) {
+                        one.what = What::Short;
+                    }
+                    return Ok(Reserved { edge: self, id, shared: Some(opened) });
                 }
                 Some(What::Mounted(mounted)) if !mounted.is_over() => {
                     // Somebody else's unmount is seen in the mount table
@@ -253,7 +273,7 @@ impl Edge {
     fn mounts(&self) -> Vec<Arc<Mounted>> {
         let of = |u: &Use| match &u.what {
             What::Mounted(mounted) => Some(Arc::clone(mounted)),
-            What::Short => None,
+            What::Short | What::Shared(_) => None,
         };
         self.state().uses.iter().filter_map(of).collect()
     }
@@ -299,7 +319,7 @@ impl Edge {
     pub(super) fn with_portal<T>(
         &self,
         name: &str,
-        act: impl FnOnce(&Arc<Portal>, Option<&Mounted>) -> Result<T>,
+        act: impl FnOnce(&Opened, Option<&Mounted>) -> Result<T>,
     ) -> Result<T> {
         let keys = self.keys()?;
         let entry = keys.portals.find(name)?;
@@ -307,8 +327,11 @@ impl Edge {
         if let Some(mounted) = self.mounts().into_iter().find(|m| m.id == id && !m.is_over()) {
             return act(mounted.portal(), Some(&mounted));
         }
-        let _reserved = self.reserve(&entry)?;
-        let portal = keys.portals.open(&entry.name)?;
+        let reserved = self.reserve(&entry)?;
+        if let Some(opened) = &reserved.shared {
+            return act(opened, None);
+        }
+        let portal = self.open(&keys, &entry)?;
         let done = act(&portal, None);
         let closed = portal.close_unpublished();
         let done = done?;
@@ -338,10 +361,12 @@ impl Edge {
             let same = there.filter(|mounted| mounted.id == format!("{:#}", entry.id));
             same.map_or(refusal, |mounted| mounted_there(&entry.name, &mounted).into())
         })?;
-        let portal = keys.portals.open(&entry.name)?;
+        let (portal, shared) = match &reserved.shared {
+            Some(opened) => (opened.clone(), true),
+            None => (self.open(&keys, &entry)?, false),
+        };
         let path = PathBuf::from(ask.path.clone());
         let attempt = || -> Result<Mount> {
-            let volume = portal.volume(&path).map_err(|e| no_such_path(e, &entry.name, &path))?;
             let source = format!("{}:{}", entry.name, path.display());
             let mut options = MountOptions::new(ask.directory.clone().into(), &source);
             options.allow_other = ask.allow_other;
@@ -353,17 +378,31 @@ impl Edge {
             }
             options.users = id_map(&ask.users)?;
             options.groups = id_map(&ask.groups)?;
-            Ok(Mount::new(volume, &options)?)
+            let wrong = |e| no_such_path(e, &entry.name, &path);
+            Ok(match &portal {
+                Opened::Own(portal) => Mount::new(portal.volume(&path).map_err(wrong)?, &options)?,
+                Opened::Joined(follower) => {
+                    options.read_only = true;
+                    if !follower.wait_for_head(WAIT_FOR_HEAD) {
+                        return Err(nobody_there(&entry.name).into());
+                    }
+                    Mount::new(follower.volume(&path).map_err(wrong)?, &options)?
+                }
+            })
         };
         let mount = match attempt() {
             Ok(mount) => mount,
             Err(refusal) => {
-                // The reason that is told is why it was not mounted.
-                let _ = portal.close_unpublished();
+                if !shared {
+                    // The reason that is told is why it was not mounted.
+                    let _ = portal.close_unpublished();
+                }
                 return Err(refusal);
             }
         };
-        let mounted = Arc::new(Mounted::new(&entry, path, &mount, ask.read_only, portal));
+        let read_only = ask.read_only || portal.is_joined();
+        let opened = (portal, shared);
+        let mounted = Arc::new(Mounted::new(&entry, path, &mount, read_only, opened));
         let row = mounted.row();
         for one in &mut self.state().uses {
             if one.id == reserved.id {
@@ -371,7 +410,7 @@ impl Edge {
             }
         }
         drop(reserved);
-        tracing::info!(portal = %entry.id, read_only = ask.read_only, "mounted");
+        tracing::info!(portal = %entry.id, read_only, "mounted");
         let edge = Arc::clone(self);
         std::thread::spawn(move || {
             // Who waits for the end must not wait for ever; the panic itself
@@ -398,10 +437,16 @@ impl Edge {
     }
 
     fn forget(&self, mounted: &Arc<Mounted>) {
-        self.state().uses.retain(|u| match &u.what {
-            What::Mounted(other) => !Arc::ptr_eq(other, mounted),
-            What::Short => true,
-        });
+        let mut state = self.state();
+        let own = |u: &Use| matches!(&u.what, What::Mounted(other) if Arc::ptr_eq(other, mounted));
+        if mounted.is_shared() {
+            for one in state.uses.iter_mut().filter(|u| own(u)) {
+                one.what = What::Shared(mounted.portal().clone());
+            }
+        } else {
+            state.uses.retain(|u| !own(u));
+        }
+        drop(state);
         self.freed.notify_all();
         mounted.tell_the_end();
         self.activity.notify_one();
@@ -583,6 +628,13 @@ fn no_such_path(error: FlowError, name: &str, path: &Path) -> Failure {
     };
     Failure::new(error.kind().into(), format!("{name}:{}: {what}", path.display()))
         .hint(format!("`warp mount {} DIR` shows all of it", show::word(Path::new(name))))
+}
+
+/// A portal that was joined, and of which nothing is known yet.
+fn nobody_there(name: &str) -> Failure {
+    let cause = format!("portal {name}: no device that has it can be reached, and nothing of it is here yet");
+    Failure::new(Exit::Temporary, cause)
+        .hint("start warp where the portal is written (`warp up`), and try again")
 }
 
 fn mounted_already(name: &str, mounted: &Mounted, detached: bool) -> Failure {

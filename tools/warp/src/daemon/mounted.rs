@@ -13,7 +13,8 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 use warp_flow::FlowError;
-use warp_flow::portal::{Portal, PortalStatus};
+use warp_flow::opened::Opened;
+use warp_flow::portal::PortalStatus;
 use warp_flow::portals::PortalEntry;
 use warp_format::PortalId;
 use warp_fs::{Mount, mounts, unmount};
@@ -29,7 +30,9 @@ pub(crate) struct Mounted {
     name: String,
     path: PathBuf,
     read_only: bool,
-    portal: Arc<Portal>,
+    portal: Opened,
+    /// It stays open when the mount ends: peers read it.
+    shared: AtomicBool,
     /// Counts what the kernel handed over and was refused.
     refused: Arc<AtomicU64>,
     /// As many as there were when the kernel last had to tell of failures.
@@ -58,7 +61,7 @@ impl Mounted {
         path: PathBuf,
         mount: &Mount,
         read_only: bool,
-        portal: Arc<Portal>,
+        (portal, shared): (Opened, bool),
     ) -> Self {
         Self {
             directory: mount.directory().into(),
@@ -70,6 +73,7 @@ impl Mounted {
             path,
             read_only,
             portal,
+            shared: AtomicBool::new(shared),
             flush: AtomicBool::new(true),
             detached: AtomicBool::new(false),
             closed: AtomicBool::new(false),
@@ -99,13 +103,19 @@ impl Mounted {
             return;
         }
         let flush = self.flush.load(Ordering::SeqCst);
-        let closed = if flush { self.portal.close() } else { self.portal.close_unpublished() };
+        let closed = match (self.is_shared(), flush) {
+            (true, true) => self.portal.publish().map(drop),
+            (true, false) => self.portal.commit(),
+            (false, true) => self.portal.close(),
+            (false, false) => self.portal.close_unpublished(),
+        };
         match closed {
             Ok(()) => tracing::info!(portal = %self.short_id, published = flush, "closed"),
             Err(e) => {
                 tracing::error!(portal = %self.short_id, error = %e, "not published");
-                // It ends the portal's threads and frees its lock, at least.
-                let kept = self.portal.close_unpublished().is_ok();
+                // It ends the portal's threads and frees its lock, at least;
+                // or else it stays open, and tries again by itself.
+                let kept = self.is_shared() || self.portal.close_unpublished().is_ok();
                 self.end().failure = Some(self.not_published(e, kept));
             }
         }
@@ -245,8 +255,18 @@ impl Mounted {
         if self.flush.load(Ordering::SeqCst) { self.publish().map(|_| ()) } else { Ok(()) }
     }
 
-    pub(super) fn portal(&self) -> &Arc<Portal> {
+    pub(super) fn portal(&self) -> &Opened {
         &self.portal
+    }
+
+    /// True if it stays open when the mount ends.
+    pub(super) fn is_shared(&self) -> bool {
+        self.shared.load(Ordering::SeqCst)
+    }
+
+    /// From now on it stays open when the mount ends, or not.
+    pub(super) fn set_shared(&self, shared: bool) {
+        self.shared.store(shared, Ordering::SeqCst);
     }
 
     /// Everything written so far is durable and published.

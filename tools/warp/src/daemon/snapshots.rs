@@ -52,6 +52,7 @@ impl Edge {
             force: ask.overwrite,
         };
         self.with_portal(&ask.portal, |portal, _| {
+            let portal = portal.own()?;
             let done = if ask.dry_run {
                 portal.plan_restore(&ask.snapshot, &options, progress)?
             } else {
@@ -66,19 +67,20 @@ impl Edge {
         self.with_portal(&ask.portal, |portal, mounted| {
             // What the kernel still keeps to itself belongs to it.
             mounted.map_or(Ok(()), |mounted| mounted.write_back())?;
-            Ok(make_named(portal, ask.name, ask.tags)?.into())
+            Ok(make_named(portal.own()?, ask.name, ask.tags)?.into())
         })
     }
 
     pub(super) fn snapshots(self: &Arc<Self>, ask: NamePortal) -> Result<Vec<SnapshotRow>> {
         self.with_portal(&ask.name, |portal, _| {
-            Ok(portal.snapshots().into_iter().map(SnapshotRow::from).collect())
+            Ok(portal.own()?.snapshots().into_iter().map(SnapshotRow::from).collect())
         })
     }
 
     /// Takes all of them away, or none.
     pub(super) fn remove_snapshots(self: &Arc<Self>, ask: RemoveSnapshots) -> Result<()> {
         self.with_portal(&ask.portal, |portal, mounted| {
+            let portal = portal.own()?;
             for name in &ask.names {
                 portal.snapshot(name)?;
             }

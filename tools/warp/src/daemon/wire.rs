@@ -138,6 +138,75 @@ pub(crate) struct NamePortal {
 }
 
 #[derive(Debug, Serialize, Deserialize)]
+pub(crate) struct InviteTo {
+    pub(crate) portal: String,
+    /// Who joins may never write.
+    pub(crate) read_only: bool,
+    pub(crate) expires_s: u64,
+    pub(crate) uses: u32,
+}
+
+#[derive(Debug, Serialize, Deserialize)]
+pub(crate) struct Invited {
+    /// What is typed or scanned on the other device: a secret.
+    pub(crate) ticket: String,
+    /// Until when, in seconds since 1970.
+    pub(crate) expires_at: u64,
+}
+
+#[derive(Debug, Serialize, Deserialize)]
+pub(crate) struct JoinPortal {
+    pub(crate) ticket: String,
+    /// Without one, it is called as where it comes from.
+    pub(crate) name: Option<String>,
+}
+
+#[derive(Debug, Serialize, Deserialize)]
+pub(crate) struct Joined {
+    pub(crate) portal: PortalRow,
+    /// Devices of the portal, with this one.
+    pub(crate) devices: u64,
+    pub(crate) read_only: bool,
+}
+
+#[derive(Debug, Serialize, Deserialize)]
+pub(crate) struct ExpireIn {
+    pub(crate) portal: String,
+    /// A member, by its name or the start of its id.
+    pub(crate) member: Option<String>,
+    /// All open tickets.
+    pub(crate) invites: bool,
+    /// Not now, but after so many seconds.
+    pub(crate) after_s: Option<u64>,
+}
+
+#[derive(Debug, Serialize, Deserialize)]
+pub(crate) struct Expired {
+    /// The member's name and id.
+    pub(crate) member: Option<(String, String)>,
+    /// Tickets that were open.
+    pub(crate) invites: u64,
+    /// From when, in seconds since 1970.
+    pub(crate) at: u64,
+}
+
+/// A device of a portal, other than this one.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub(crate) struct PeerRow {
+    pub(crate) name: String,
+    pub(crate) id: String,
+    pub(crate) portal: String,
+    /// `custodian`, `reader`, `writer` or `admin`.
+    pub(crate) capability: String,
+    pub(crate) connected: bool,
+    /// Where it is, or was last.
+    pub(crate) address: Option<String>,
+    pub(crate) rtt_us: Option<u64>,
+    pub(crate) received_bytes: u64,
+    pub(crate) sent_bytes: u64,
+}
+
+#[derive(Debug, Serialize, Deserialize)]
 pub(crate) struct LeavePortal {
     pub(crate) name: String,
     pub(crate) keep_data: bool,

@@ -34,7 +34,7 @@ impl Edge {
             WireReads::Everything => Reads::Everything,
         };
         let found =
-            self.with_portal(&ask.portal, |portal, _| Ok(portal.check(reads, progress)?))?;
+            self.with_portal(&ask.portal, |portal, _| Ok(portal.own()?.check(reads, progress)?))?;
         let (damage, problems) = (found.damage.len(), found.problems.len());
         tracing::info!(portal = %entry.id, read = found.stored_bytes_read, damage, problems, "checked");
         Ok(checked(found, &entry))

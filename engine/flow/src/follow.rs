@@ -1,0 +1,422 @@
+//! A portal that this device has joined: it shows what the portal's writer
+//! has published, and changes nothing.
+//!
+//! Neighbours: `peers` hands over heads, a mount shows its [`FollowVolume`];
+//! `swarm` and `cache::store` below. Promises: what is shown is one published
+//! tree, whole, and the next one after it, never an older; a head is durable
+//! before anything of it is shown; nodes that the kernel has seen parts of are
+//! here before a tree that changes them is shown, so that a peer that goes
+//! away takes nothing along that was known. Never: writes anything but heads
+//! and cached chunks. Tested by `engine/flow/tests/follow.rs`.
+
+mod volume;
+
+pub use volume::FollowVolume;
+
+use crate::archive::ReadKeys;
+use crate::error::{FlowError, Refusal, Result};
+use crate::reader::TreeReader;
+use crate::source::ChunkSource;
+use crate::swarm::Swarm;
+use std::collections::HashMap;
+use std::fs::File;
+use std::os::unix::ffi::OsStrExt;
+use std::path::{Component, Path};
+use std::sync::{
+    Arc, Condvar, Mutex, MutexGuard, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard, Weak,
+};
+use std::thread::JoinHandle;
+use std::time::{Duration, Instant};
+use volume::Shown;
+use warp_cache::CacheError;
+use warp_cache::disk::Disk;
+use warp_cache::store::{Class, Store};
+use warp_format::record::FileType;
+use warp_format::{
+    ChunkId, ChunkRef, DeviceId, FileId, FormatError, Head, PortalId, SealedChunk, Secret,
+};
+
+const HEAD_PREFIX: &str = "seen-";
+/// How soon a head that could not be shown is tried again.
+const RETRY_AFTER: Duration = Duration::from_secs(1);
+
+/// What is here, else what a peer has.
+#[derive(Clone)]
+pub struct Source {
+    pub(crate) store: Arc<Store>,
+    pub(crate) swarm: Arc<Swarm>,
+}
+
+impl ChunkSource for Source {
+    fn fetch(&self, id: &ChunkId) -> Result<SealedChunk> {
+        if self.store.contains(id) {
+            match self.store.get(id) {
+                Ok(chunk) => return Ok(chunk),
+                // A peer has a whole one.
+                Err(e) => tracing::warn!(chunk = %id, "{e}"),
+            }
+        }
+        self.swarm.fetch(id)
+    }
+
+    fn expect(&self, soon: &[ChunkRef]) {
+        self.swarm.expect(soon);
+    }
+}
+
+pub(crate) type Tree = TreeReader<Source>;
+
+/// A joined portal that is open.
+pub struct Follower {
+    portal: PortalId,
+    numbers_key: [u8; 32],
+    disk: Arc<dyn Disk>,
+    source: Source,
+    keys: Mutex<Option<ReadKeys>>,
+    state: RwLock<State>,
+    news: Mutex<News>,
+    /// A head has come, one is shown, or it is over.
+    woken: Condvar,
+    thread: Mutex<Option<JoinHandle<()>>>,
+    volumes: Mutex<Vec<Weak<Shown>>>,
+    /// Held for life: one process at a time.
+    lock: Mutex<Option<File>>,
+}
+
+#[derive(Default)]
+struct State {
+    /// The newest head of each device, and its bytes.
+    heads: HashMap<DeviceId, (Head, Vec<u8>)>,
+    /// What is shown, and of which head.
+    shown: Option<(Arc<Tree>, Head)>,
+}
+
+#[derive(Default)]
+struct News {
+    /// To be shown next.
+    next: Option<(Head, Vec<u8>)>,
+    over: bool,
+}
+
+/// How a joined portal stands.
+#[derive(Debug, Clone)]
+pub struct FollowStatus {
+    /// Number of the head that is shown; 0: none yet.
+    pub sequence: u64,
+    /// Number of the newest head that is known.
+    pub newest: u64,
+    /// Chunks on this disk.
+    pub chunks: u64,
+    /// Bytes of packs on this disk.
+    pub stored_bytes: u64,
+}
+
+impl Follower {
+    /// Opens the state on this disk: it shows the last head that was known.
+    pub fn start(
+        disk: Arc<dyn Disk>,
+        portal: PortalId,
+        local: &Secret,
+        keys: ReadKeys,
+        (store, swarm): (Arc<Store>, Arc<Swarm>),
+        lock: Option<File>,
+    ) -> Result<Arc<Self>> {
+        let mut state = State::default();
+        for (head, bytes) in read_heads(&*disk, portal)? {
+            let known = state.heads.get(&head.device).map_or(0, |(known, _)| known.sequence);
+            if head.sequence > known {
+                state.heads.insert(head.device, (head, bytes));
+            }
+        }
+        let newest = state.heads.values().map(|(head, _)| head).max_by_key(|head| head.sequence);
+        let newest = newest.cloned();
+        let source = Source { store, swarm };
+        let mut keys = Some(keys);
+        if let Some(head) = newest
+            && let Some(keys) = keys.take()
+        {
+            let tree = TreeReader::new(source.clone(), keys, head.root);
+            state.shown = Some((Arc::new(tree), head));
+        }
+        let follower = Arc::new(Self {
+            portal,
+            numbers_key: local.for_numbers(),
+            disk,
+            source,
+            keys: Mutex::new(keys),
+            state: RwLock::new(state),
+            news: Mutex::default(),
+            woken: Condvar::new(),
+            thread: Mutex::default(),
+            volumes: Mutex::default(),
+            lock: Mutex::new(lock),
+        });
+        let follow = Arc::clone(&follower);
+        let thread = std::thread::Builder::new().name("follow".into());
+        let thread = thread.spawn(move || follow.keep_following());
+        *follower.thread.lock().unwrap_or_else(PoisonError::into_inner) =
+            Some(thread.map_err(|e| FlowError::io("thread", e))?);
+        Ok(follower)
+    }
+
+    fn read_state(&self) -> RwLockReadGuard<'_, State> {
+        self.state.read().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn write_state(&self) -> RwLockWriteGuard<'_, State> {
+        self.state.write().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn news(&self) -> MutexGuard<'_, News> {
+        self.news.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn volumes(&self) -> MutexGuard<'_, Vec<Weak<Shown>>> {
+        self.volumes.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// The chunks on this disk.
+    pub fn store(&self) -> &Arc<Store> {
+        &self.source.store
+    }
+
+    /// What is shown; `FlowError::Unreachable` before the first head.
+    pub(crate) fn tree(&self) -> Result<Arc<Tree>> {
+        let state = self.read_state();
+        let shown = state.shown.as_ref().map(|(tree, _)| Arc::clone(tree));
+        shown.ok_or(FlowError::Unreachable { what: "the portal's first head", id: None })
+    }
+
+    /// The newest heads that are known, as they were signed.
+    pub fn heads(&self) -> Vec<Vec<u8>> {
+        self.read_state().heads.values().map(|(_, bytes)| bytes.clone()).collect()
+    }
+
+    /// Takes a head that a peer told, signed by a device that may publish; it
+    /// is shown soon. True if it was new. One that is older than what is known
+    /// is passed over; two different ones of one number are an error.
+    pub fn take_head(&self, bytes: &[u8]) -> Result<bool> {
+        let head = Head::open(bytes)?;
+        if head.portal != self.portal {
+            return Err(FormatError::Invalid { at: "portal of a head" }.into());
+        }
+        let mut news = self.news();
+        let state = self.read_state();
+        let known = state.heads.get(&head.device).map(|(known, _)| known);
+        let pending = news.next.as_ref().map(|(next, _)| next);
+        for known in known.into_iter().chain(pending).filter(|known| known.device == head.device) {
+            if known.sequence == head.sequence && *known != head {
+                return Err(FlowError::Forked { device: head.device, sequence: head.sequence });
+            }
+            if known.sequence >= head.sequence {
+                return Ok(false);
+            }
+        }
+        news.next = Some((head, bytes.to_vec()));
+        self.woken.notify_all();
+        Ok(true)
+    }
+
+    /// Shows what comes, the newest first.
+    fn keep_following(&self) {
+        let mut failing = false;
+        loop {
+            let (head, bytes) = {
+                let mut news = self.news();
+                loop {
+                    if news.over {
+                        return;
+                    }
+                    if let Some(next) = news.next.clone() {
+                        break next;
+                    }
+                    news = self.woken.wait(news).unwrap_or_else(PoisonError::into_inner);
+                }
+            };
+            let sequence = head.sequence;
+            match self.show(&head, &bytes) {
+                Ok(()) => {
+                    tracing::info!(portal = %self.portal, sequence, "shows a new head");
+                    failing = false;
+                    let mut news = self.news();
+                    news.next.take_if(|(next, _)| *next == head);
+                    drop(news);
+                    self.woken.notify_all();
+                }
+                Err(e) => {
+                    if !failing {
+                        tracing::warn!(portal = %self.portal, sequence, "cannot show a head yet: {e}");
+                    }
+                    failing = true;
+                    let news = self.news();
+                    if !news.over {
+                        drop(self.woken.wait_timeout(news, RETRY_AFTER));
+                    }
+                }
+            }
+        }
+    }
+
+    /// Shows a head, once everything of it is here that takes the place of
+    /// what was seen.
+    fn show(&self, head: &Head, bytes: &[u8]) -> Result<()> {
+        let old = self.read_state().shown.as_ref().map(|(tree, _)| Arc::clone(tree));
+        let new = match &old {
+            Some(old) => Arc::new(old.at_root(head.root)),
+            None => {
+                let keys = self.keys.lock().unwrap_or_else(PoisonError::into_inner).take();
+                let keys = keys.ok_or(FlowError::Lost { what: "key" })?;
+                Arc::new(TreeReader::new(self.source.clone(), keys, head.root))
+            }
+        };
+        let volumes: Vec<_> = self.volumes().iter().filter_map(Weak::upgrade).collect();
+        let mut stale = Vec::new();
+        if let Some(old) = &old {
+            for volume in &volumes {
+                stale.push(volume.changed_between(old, &new)?);
+            }
+        }
+        self.keep_head(head, bytes)?;
+        {
+            let mut state = self.write_state();
+            state.heads.insert(head.device, (head.clone(), bytes.to_vec()));
+            state.shown = Some((new, head.clone()));
+        }
+        for (volume, stale) in volumes.iter().zip(stale) {
+            volume.tell(&stale);
+        }
+        Ok(())
+    }
+
+    /// Makes a head durable, and lets go of the one before it.
+    fn keep_head(&self, head: &Head, bytes: &[u8]) -> Result<()> {
+        let io = |source| FlowError::from(CacheError::Io { file: "head".into(), source });
+        let name = head_name(head);
+        // A torn one of an earlier attempt.
+        let (making, prefix) = (format!("{name}.new"), head_prefix(&head.device));
+        let _ = self.disk.remove(&making);
+        let file = self.disk.create(&making).map_err(io)?;
+        file.write_at(bytes, 0).and_then(|()| file.sync()).map_err(io)?;
+        self.disk.rename(&making, &name).map_err(io)?;
+        self.disk.sync_names().map_err(io)?;
+        for other in self.disk.names().map_err(io)? {
+            if other.starts_with(&prefix) && other != name {
+                self.disk.remove(&other).map_err(io)?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Waits until there is something to show; false if there is nothing yet.
+    pub fn wait_for_head(&self, limit: Duration) -> bool {
+        let until = Instant::now() + limit;
+        let mut news = self.news();
+        loop {
+            if self.read_state().shown.is_some() {
+                return true;
+            }
+            let left = until.saturating_duration_since(Instant::now());
+            if left.is_zero() || news.over {
+                return false;
+            }
+            let woken = self.woken.wait_timeout(news, left);
+            news = woken.unwrap_or_else(PoisonError::into_inner).0;
+        }
+    }
+
+    /// How it stands.
+    pub fn status(&self) -> FollowStatus {
+        let usage = self.source.store.usage(Class::Cached);
+        let state = self.read_state();
+        let sequence = state.shown.as_ref().map_or(0, |(_, head)| head.sequence);
+        let newest = state.heads.values().map(|(head, _)| head.sequence).max().unwrap_or(0);
+        let next = self.news().next.as_ref().map_or(0, |(head, _)| head.sequence);
+        FollowStatus {
+            sequence,
+            newest: newest.max(next),
+            chunks: usage.chunks as u64,
+            stored_bytes: usage.bytes,
+        }
+    }
+
+    /// Ends what works on it; what the kernel still asks is answered from what
+    /// is here.
+    pub fn close(&self) -> Result<()> {
+        self.news().over = true;
+        self.woken.notify_all();
+        let thread = self.thread.lock().unwrap_or_else(PoisonError::into_inner).take();
+        if let Some(thread) = thread {
+            // One that panicked has said so.
+            let _ = thread.join();
+        }
+        let store = &self.source.store;
+        let settled = store.sync().and_then(|()| store.settle());
+        drop(self.lock.lock().unwrap_or_else(PoisonError::into_inner).take());
+        Ok(settled?)
+    }
+
+    /// A volume that shows the directory at `path` (`/`: all of it) as its
+    /// root. `FlowError::NotFound` if it is not there.
+    pub fn volume(self: &Arc<Self>, path: &Path) -> Result<FollowVolume> {
+        let root = self.resolve(path)?;
+        let volume = FollowVolume::new(Arc::clone(self), self.numbers_key, root);
+        let mut volumes = self.volumes();
+        volumes.retain(|volume| volume.strong_count() > 0);
+        volumes.push(volume.shown());
+        drop(volumes);
+        Ok(volume)
+    }
+
+    fn resolve(&self, path: &Path) -> Result<FileId> {
+        let missing = || FlowError::NotFound { path: path.into() };
+        let tree = self.tree()?;
+        let mut at = FileId::ROOT;
+        for part in path.components() {
+            match part {
+                Component::RootDir | Component::CurDir => {}
+                Component::Normal(name) => {
+                    let found = tree.lookup(at, name.as_bytes())?;
+                    at = found.ok_or_else(missing)?.file;
+                }
+                Component::ParentDir | Component::Prefix(_) => return Err(missing()),
+            }
+        }
+        match tree.attributes(at)? {
+            Some(found) if found.inode.file_type() == FileType::Directory => Ok(at),
+            Some(_) => Err(Refusal::NotADirectory.into()),
+            None => Err(missing()),
+        }
+    }
+}
+
+fn head_prefix(device: &DeviceId) -> String {
+    format!("{HEAD_PREFIX}{device:#}-")
+}
+
+fn head_name(head: &Head) -> String {
+    format!("{}{:016x}", head_prefix(&head.device), head.sequence)
+}
+
+/// All heads on this disk that are whole.
+fn read_heads(disk: &dyn Disk, portal: PortalId) -> Result<Vec<(Head, Vec<u8>)>> {
+    let io = |source| FlowError::from(CacheError::Io { file: "head".into(), source });
+    let mut found = Vec::new();
+    for name in disk.names().map_err(io)? {
+        if !name.starts_with(HEAD_PREFIX) {
+            continue;
+        }
+        let Some(file) = disk.open(&name).map_err(io)? else { continue };
+        let len = file.len().map_err(io)?;
+        let mut bytes = vec![0; usize::try_from(len).unwrap_or(usize::MAX)];
+        file.read_at(&mut bytes, 0).map_err(io)?;
+        match Head::open(&bytes) {
+            Ok(head) if head.portal == portal && head_name(&head) == name => {
+                found.push((head, bytes));
+            }
+            Err(e @ FormatError::Version { .. }) => return Err(e.into()),
+            // Torn, or not ours: the peers tell it again.
+            _ => {}
+        }
+    }
+    Ok(found)
+}

@@ -1,0 +1,172 @@
+//! Step *swarm* of the walk out: chunks from every peer that has them.
+//!
+//! Neighbours: `follow` asks for chunks by id, `peers` says which peers are
+//! connected; `plan` decides whom to ask for what, `net` asks. Promises: of
+//! all who want a chunk, one asks for it and all get it; what is given out and
+//! stored is what its id says; who waits is answered in bounded time, with the
+//! reason if there is none to be had. Never: decides by itself whom to ask.
+//! Tested by `engine/flow/tests/swarm.rs` and `tests/tests/peers.rs`.
+
+mod check;
+mod task;
+
+use crate::error::{FlowError, Result};
+use crate::limits::{CACHE_BYTES, FETCH_WITHIN};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::mpsc::{SyncSender, sync_channel};
+use std::time::{Duration, Instant};
+use tokio::sync::mpsc::{UnboundedSender, unbounded_channel};
+use warp_cache::store::Store;
+use warp_format::{ChunkId, ChunkRef, DeviceId, SealedChunk};
+use warp_net::Event;
+
+/// How much longer than it may take an answer is waited for: the task that
+/// gives it is ours.
+const GRACE: Duration = Duration::from_secs(1);
+
+/// How long a chunk is taken to be that is asked for by its id alone, in bytes.
+const TYPICAL_LEN: u32 = 64 << 10;
+
+/// Most bytes of cached chunks.
+type CacheLimit = Arc<AtomicU64>;
+
+/// A way to a peer that has chunks of the portal.
+pub trait Peer: Send + Sync + 'static {
+    /// Who it is.
+    fn device(&self) -> DeviceId;
+    /// How long the way there and back takes.
+    fn rtt(&self) -> Duration;
+    /// False if it is known not to have a chunk.
+    fn may_have(&self, id: &ChunkId) -> bool;
+    /// Asks for chunks, in this order; what comes of it is told under this
+    /// number. When what it gives is dropped, nobody waits for it any more.
+    fn request(&self, number: u64, ids: Vec<ChunkId>, events: UnboundedSender<Event>) -> Asked;
+}
+
+/// A request under way.
+pub type Asked = Box<dyn Send>;
+
+/// What a swarm has done since it began.
+#[derive(Debug, Default)]
+pub struct Counters {
+    /// Chunks that came and were what they should be.
+    pub chunks: AtomicU64,
+    /// Their bytes.
+    pub bytes: AtomicU64,
+    /// Bytes that came and were of no use: second copies, wrong ones.
+    pub wasted_bytes: AtomicU64,
+    /// Chunks that were asked for a second time while the first was under way.
+    pub hedges: AtomicU64,
+    /// Chunks that were not what their id says.
+    pub bad_chunks: AtomicU64,
+    /// Readers that were told that there is no chunk to be had.
+    pub failures: AtomicU64,
+}
+
+/// What one that waits is told.
+enum Outcome {
+    Here(SealedChunk),
+    /// It is in the store.
+    Stored,
+    Failed(String),
+}
+
+enum Ask {
+    Fetch { id: ChunkId, until: Instant, waiter: SyncSender<Outcome> },
+    Expect { soon: Vec<(ChunkId, u32)> },
+    Joined(Arc<dyn Peer>),
+    Left(DeviceId),
+    /// What peers have is known better.
+    Told(DeviceId),
+}
+
+/// The peers of one portal, as one source of chunks.
+pub struct Swarm {
+    store: Arc<Store>,
+    asks: UnboundedSender<Ask>,
+    offline: AtomicBool,
+    cache: CacheLimit,
+    counters: Arc<Counters>,
+}
+
+impl Swarm {
+    /// With what is here already; it works on this runtime until it is
+    /// dropped.
+    pub fn start(store: Arc<Store>, runtime: &tokio::runtime::Handle) -> Arc<Self> {
+        let (asks, asked) = unbounded_channel();
+        let counters = Arc::new(Counters::default());
+        let cache: CacheLimit = Arc::new(AtomicU64::new(CACHE_BYTES));
+        let task = task::Task::new(Arc::clone(&store), Arc::clone(&counters), Arc::clone(&cache));
+        runtime.spawn(task.run(asked));
+        Arc::new(Self { store, asks, offline: AtomicBool::new(false), cache, counters })
+    }
+
+    /// What it has done so far.
+    pub fn counters(&self) -> &Counters {
+        &self.counters
+    }
+
+    /// From now on it asks nobody, or does again.
+    pub fn set_offline(&self, offline: bool) {
+        self.offline.store(offline, Ordering::Relaxed);
+    }
+
+    /// Most bytes of chunks that are kept here because they came once.
+    pub fn set_cache_limit(&self, bytes: u64) {
+        self.cache.store(bytes, Ordering::Relaxed);
+    }
+
+    /// There is a way to a peer.
+    pub fn joined(&self, peer: Arc<dyn Peer>) {
+        self.tell(Ask::Joined(peer));
+    }
+
+    /// It is gone.
+    pub fn left(&self, device: DeviceId) {
+        self.tell(Ask::Left(device));
+    }
+
+    /// A peer said what it has.
+    pub fn told(&self, device: DeviceId) {
+        self.tell(Ask::Told(device));
+    }
+
+    fn tell(&self, ask: Ask) {
+        // The runtime ends: nobody waits any more.
+        let _ = self.asks.send(ask);
+    }
+
+    /// A chunk that is not in the store, from whoever gives it first. Waits;
+    /// `FlowError::Unreachable` when nobody does in time.
+    pub(crate) fn fetch(&self, id: &ChunkId) -> Result<SealedChunk> {
+        let unreachable = |why: &str| FlowError::Unreachable {
+            what: "chunk",
+            id: Some(*id),
+            why: Some(why.to_owned()),
+        };
+        if self.offline.load(Ordering::Relaxed) {
+            return Err(unreachable("it is mounted with --offline"));
+        }
+        let (waiter, answer) = sync_channel(1);
+        self.tell(Ask::Fetch { id: *id, until: Instant::now() + FETCH_WITHIN, waiter });
+        match answer.recv_timeout(FETCH_WITHIN + GRACE) {
+            Ok(Outcome::Here(chunk)) => Ok(chunk),
+            Ok(Outcome::Stored) => Ok(self.store.get(id)?),
+            Ok(Outcome::Failed(why)) => Err(unreachable(&why)),
+            Err(_) => Err(unreachable("the daemon is about to end")),
+        }
+    }
+
+    /// Asks for what will be wanted soon, in this order.
+    pub(crate) fn expect(&self, soon: &[ChunkRef]) {
+        if self.offline.load(Ordering::Relaxed) {
+            return;
+        }
+        let missing = soon.iter().filter(|chunk| !self.store.contains(&chunk.id));
+        let soon: Vec<_> = missing.map(|chunk| (chunk.id, chunk.len)).collect();
+        if !soon.is_empty() {
+            self.tell(Ask::Expect { soon });
+        }
+    }
+}

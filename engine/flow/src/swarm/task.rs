@@ -1,0 +1,458 @@
+//! The task of a swarm: events in, the planner's decisions out.
+//!
+//! Neighbours: `swarm`, whose requests it takes; `plan` decides; `check`
+//! verifies and stores what comes. Promises: it never waits for one thing
+//! alone; whatever is told of a request that is over is passed by. Never:
+//! hashes or touches a disk. Tested by `engine/flow/tests/swarm.rs`.
+
+use super::check::{Arrived, Checked, Checkers};
+use super::{Ask, Asked, Counters, Outcome, Peer};
+use crate::limits::{EXPECTED_CHUNKS, REQUEST_BYTES, REQUEST_CHUNKS};
+use std::collections::{HashMap, VecDeque};
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::sync::mpsc::SyncSender;
+use std::time::{Duration, Instant};
+use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender, unbounded_channel};
+use warp_cache::store::Store;
+use warp_format::{ChunkId, DeviceId};
+use warp_net::Event;
+use warp_plan::{ChunkNo, Decision, Due, Holders, PEERS_MAX, PeerNo, Planner, Traits, Why};
+
+/// How often round trips are measured anew while something is under way.
+const MEASURE_EVERY: Duration = Duration::from_millis(100);
+/// Without anything else to do it looks around this often.
+const IDLE: Duration = Duration::from_secs(3600);
+
+/// A peer that is connected.
+struct Way {
+    peer: Arc<dyn Peer>,
+    device: DeviceId,
+}
+
+/// A chunk that is wanted.
+struct Wanted {
+    id: ChunkId,
+    len: u32,
+    waiters: Vec<(Instant, SyncSender<Outcome>)>,
+    /// What came of asking for it the last time.
+    trouble: Option<String>,
+}
+
+/// A request under way.
+struct Open {
+    peer: PeerNo,
+    /// Not answered yet, and still wanted from this peer.
+    chunks: Vec<ChunkNo>,
+    _asked: Asked,
+}
+
+/// See the module.
+pub(super) struct Task {
+    store: Arc<Store>,
+    counters: Arc<Counters>,
+    checkers: Checkers,
+    checked: UnboundedReceiver<Checked>,
+    planner: Planner,
+    began: Instant,
+    ways: HashMap<PeerNo, Way>,
+    /// Also of peers that are gone: what is held against them stays.
+    numbers: HashMap<DeviceId, PeerNo>,
+    wanted: HashMap<ChunkNo, Wanted>,
+    chunks: HashMap<ChunkId, ChunkNo>,
+    /// Until when somebody waits, in the order in which that comes.
+    ends: VecDeque<(Instant, ChunkNo)>,
+    open: HashMap<u64, Open>,
+    events: UnboundedSender<Event>,
+    happened: UnboundedReceiver<Event>,
+    next_request: u64,
+    next_chunk: u64,
+    measured: Instant,
+}
+
+impl Task {
+    pub(super) fn new(store: Arc<Store>, counters: Arc<Counters>, cache: super::CacheLimit) -> Self {
+        let (events, happened) = unbounded_channel();
+        let (done, checked) = unbounded_channel();
+        let checkers = Checkers::start(&store, cache, &done);
+        let (ways, numbers, wanted, chunks, open) = Default::default();
+        let (ends, began) = (VecDeque::new(), Instant::now());
+        let (planner, next_request, next_chunk) = (Planner::new(), 0, 0);
+        Self {
+            store,
+            counters,
+            checkers,
+            checked,
+            planner,
+            began,
+            ways,
+            numbers,
+            wanted,
+            chunks,
+            ends,
+            open,
+            events,
+            happened,
+            next_request,
+            next_chunk,
+            measured: began,
+        }
+    }
+
+    fn now(&self) -> u64 {
+        u64::try_from(self.began.elapsed().as_micros()).unwrap_or(u64::MAX)
+    }
+
+    /// Works until nobody can ask any more.
+    pub(super) async fn run(mut self, mut asks: UnboundedReceiver<Ask>) {
+        let mut wake = IDLE;
+        loop {
+            tokio::select! {
+                ask = asks.recv() => match ask {
+                    Some(ask) => self.ask(ask),
+                    None => return,
+                },
+                Some(event) = self.happened.recv() => self.event(event),
+                Some(checked) = self.checked.recv() => self.checked(checked),
+                () = tokio::time::sleep(wake) => {}
+            }
+            // All that has happened by now counts for one decision.
+            while let Ok(ask) = asks.try_recv() {
+                self.ask(ask);
+            }
+            while let Ok(event) = self.happened.try_recv() {
+                self.event(event);
+            }
+            while let Ok(checked) = self.checked.try_recv() {
+                self.checked(checked);
+            }
+            self.give_up_late();
+            self.measure();
+            let now = self.now();
+            let decision = self.planner.decide(now);
+            wake = self.wake(now, &decision);
+            self.act(decision);
+        }
+    }
+
+    /// How long it may sleep.
+    fn wake(&self, now: u64, decision: &Decision) -> Duration {
+        let planned = decision.wake_at.map(|at| Duration::from_micros(at.saturating_sub(now)));
+        let late = self.ends.front().map(|(end, _)| end.saturating_duration_since(Instant::now()));
+        planned.unwrap_or(IDLE).min(late.unwrap_or(IDLE))
+    }
+
+    fn ask(&mut self, ask: Ask) {
+        match ask {
+            Ask::Fetch { id, until, waiter } => self.fetch(id, until, waiter),
+            Ask::Expect { soon } => {
+                for (id, len) in soon {
+                    let is_room = self.wanted.len() < EXPECTED_CHUNKS;
+                    if is_room && !self.chunks.contains_key(&id) && !self.store.contains(&id) {
+                        let number = self.next_chunk;
+                        self.want(id, len, Due::Bulk(number));
+                    }
+                }
+            }
+            Ask::Joined(peer) => self.joined(peer),
+            Ask::Left(device) => {
+                if let Some(number) = self.numbers.get(&device).copied() {
+                    self.left(number);
+                }
+            }
+            Ask::Told(device) => {
+                if let Some(number) = self.numbers.get(&device).copied() {
+                    self.note_holdings(number);
+                }
+            }
+        }
+    }
+
+    fn fetch(&mut self, id: ChunkId, until: Instant, waiter: SyncSender<Outcome>) {
+        let due = Due::By(self.now());
+        let number = match self.chunks.get(&id).copied() {
+            Some(number) => {
+                self.planner.due(number, due);
+                number
+            }
+            // It came since the reader looked.
+            None if self.store.contains(&id) => {
+                let _ = waiter.try_send(Outcome::Stored);
+                return;
+            }
+            None => self.want(id, super::TYPICAL_LEN, due),
+        };
+        if let Some(wanted) = self.wanted.get_mut(&number) {
+            wanted.waiters.push((until, waiter));
+            self.ends.push_back((until, number));
+        }
+    }
+
+    fn want(&mut self, id: ChunkId, len: u32, due: Due) -> ChunkNo {
+        let number = ChunkNo(self.next_chunk);
+        self.next_chunk += 1;
+        let holders: Holders = self
+            .ways
+            .iter()
+            .filter(|(_, way)| way.peer.may_have(&id))
+            .map(|(number, _)| *number)
+            .collect();
+        self.planner.want(number, len, due, holders);
+        let wanted = Wanted { id, len, waiters: Vec::new(), trouble: None };
+        self.wanted.insert(number, wanted);
+        self.chunks.insert(id, number);
+        number
+    }
+
+    /// A number for a device: the same again, if it had one.
+    fn number(&mut self, device: DeviceId) -> Option<PeerNo> {
+        if let Some(number) = self.numbers.get(&device) {
+            return Some(*number);
+        }
+        let taken: Holders = self.numbers.values().copied().collect();
+        let mut all = (0..PEERS_MAX).filter_map(|n| u8::try_from(n).ok().map(PeerNo));
+        let number = all.find(|number| !taken.contains(*number)).or_else(|| {
+            // One that is gone, and against which nothing is held.
+            let planner = &self.planner;
+            let mut gone = self.numbers.values().copied().filter(|n| !self.ways.contains_key(n));
+            gone.find(|number| !planner.is_quarantined(*number))
+        })?;
+        self.numbers.retain(|_, other| *other != number);
+        self.planner.forget(number);
+        self.numbers.insert(device, number);
+        Some(number)
+    }
+
+    fn joined(&mut self, peer: Arc<dyn Peer>) {
+        let device = peer.device();
+        let Some(number) = self.number(device) else {
+            tracing::warn!(peer = %device, limit = PEERS_MAX, "too many peers; it is not asked");
+            return;
+        };
+        self.left(number);
+        let rtt = micros(peer.rtt());
+        let now = self.now();
+        self.planner.joined(now, number, Traits { rtt: Some(rtt), ..Traits::default() });
+        self.ways.insert(number, Way { peer, device });
+        self.note_holdings(number);
+    }
+
+    fn left(&mut self, number: PeerNo) {
+        if self.ways.remove(&number).is_none() {
+            return;
+        }
+        self.open.retain(|_, open| open.peer != number);
+        let now = self.now();
+        self.planner.left(now, number);
+        if self.ways.is_empty() {
+            // What nobody waits for is asked for again by who wants it then.
+            let idle: Vec<_> = self.wanted.iter().filter(|(_, wanted)| wanted.waiters.is_empty());
+            let idle: Vec<ChunkNo> = idle.into_iter().map(|(number, _)| *number).collect();
+            idle.into_iter().for_each(|number| self.forget(number));
+        }
+    }
+
+    fn note_holdings(&mut self, number: PeerNo) {
+        let Some(way) = self.ways.get(&number) else { return };
+        for (chunk, wanted) in &self.wanted {
+            self.planner.holds(number, *chunk, way.peer.may_have(&wanted.id));
+        }
+    }
+
+    /// Nobody wants it any more.
+    fn forget(&mut self, number: ChunkNo) -> Option<Wanted> {
+        self.planner.cancel(number);
+        let wanted = self.wanted.remove(&number)?;
+        self.chunks.remove(&wanted.id);
+        Some(wanted)
+    }
+
+    fn event(&mut self, event: Event) {
+        let now = self.now();
+        match event {
+            Event::Progress { number, bytes } => {
+                if let Some(open) = self.open.get(&number) {
+                    self.planner.progress(now, open.peer, bytes as u64);
+                }
+            }
+            Event::Chunk { number, id, bytes } => {
+                let Some(open) = self.open.get(&number) else {
+                    self.counters.wasted_bytes.fetch_add(bytes.len() as u64, Ordering::Relaxed);
+                    return;
+                };
+                // Blame must be certain after this, too.
+                let Some(chunk) = self.chunks.get(&id).copied() else {
+                    self.counters.wasted_bytes.fetch_add(bytes.len() as u64, Ordering::Relaxed);
+                    self.answered(number, id);
+                    return;
+                };
+                let peer = open.peer;
+                self.checkers.check(Arrived { peer, chunk, id, bytes });
+                self.answered(number, id);
+            }
+            Event::NotFound { number, id } => {
+                if let Some((peer, chunk)) = self.answered(number, id) {
+                    self.planner.not_found(now, peer, chunk);
+                    self.trouble(chunk, peer, "does not have it");
+                }
+            }
+            Event::Busy { number, id } => {
+                if let Some((peer, chunk)) = self.answered(number, id) {
+                    self.planner.busy(now, peer, chunk);
+                    self.trouble(chunk, peer, "is busy");
+                }
+            }
+            Event::Done { number } => drop(self.open.remove(&number)),
+            Event::Failed { number, error } => {
+                let Some(open) = self.open.remove(&number) else { return };
+                let said = error.to_string();
+                for chunk in open.chunks {
+                    self.planner.failed(now, open.peer, chunk);
+                    self.trouble(chunk, open.peer, &said);
+                }
+            }
+        }
+    }
+
+    /// A request has brought what it will of one chunk; gives who was asked,
+    /// if it was not stopped.
+    fn answered(&mut self, request: u64, id: ChunkId) -> Option<(PeerNo, ChunkNo)> {
+        let chunk = self.chunks.get(&id).copied()?;
+        let open = self.open.get_mut(&request)?;
+        let at = open.chunks.iter().position(|other| *other == chunk)?;
+        open.chunks.swap_remove(at);
+        Some((open.peer, chunk))
+    }
+
+    fn trouble(&mut self, chunk: ChunkNo, peer: PeerNo, what: &str) {
+        let device = self.ways.get(&peer).map(|way| way.device);
+        if let (Some(wanted), Some(device)) = (self.wanted.get_mut(&chunk), device) {
+            tracing::debug!(chunk = %wanted.id, peer = %device, what, "not served");
+            wanted.trouble = Some(format!("peer {device} {what}"));
+        }
+    }
+
+    fn checked(&mut self, checked: Checked) {
+        let Checked { peer, chunk, len, found } = checked;
+        let now = self.now();
+        let device = self.ways.get(&peer).map(|way| way.device);
+        match found {
+            Ok(sealed) => {
+                self.planner.received(now, peer, chunk, warp_plan::Outcome::Good);
+                let Some(wanted) = self.forget(chunk) else {
+                    self.counters.wasted_bytes.fetch_add(len, Ordering::Relaxed);
+                    return;
+                };
+                self.counters.chunks.fetch_add(1, Ordering::Relaxed);
+                self.counters.bytes.fetch_add(len, Ordering::Relaxed);
+                for (_, waiter) in wanted.waiters {
+                    // One that has stopped waiting has gone.
+                    let _ = waiter.try_send(Outcome::Here(sealed.clone()));
+                }
+            }
+            Err(e) => {
+                self.counters.bad_chunks.fetch_add(1, Ordering::Relaxed);
+                self.counters.wasted_bytes.fetch_add(len, Ordering::Relaxed);
+                if let Some(device) = device {
+                    tracing::warn!(peer = %device, "sent bytes that are not the chunk asked for: {e}; it is asked nothing more");
+                }
+                self.planner.received(now, peer, chunk, warp_plan::Outcome::Bad);
+                self.trouble(chunk, peer, "sent other bytes");
+            }
+        }
+    }
+
+    /// Tells those whose time is up.
+    fn give_up_late(&mut self) {
+        let now = Instant::now();
+        while let Some((end, number)) = self.ends.front().copied().filter(|(end, _)| *end <= now) {
+            self.ends.pop_front();
+            let Some(wanted) = self.wanted.get_mut(&number) else { continue };
+            let late = wanted.waiters.extract_if(.., |(until, _)| *until <= end);
+            let late: Vec<_> = late.collect();
+            if late.is_empty() {
+                continue;
+            }
+            let (is_idle, trouble) = (wanted.waiters.is_empty(), wanted.trouble.clone());
+            let why = match (self.ways.len(), trouble) {
+                (0, _) => "no peer is connected".to_owned(),
+                (_, Some(trouble)) => trouble,
+                (1, None) => "the one peer that is connected did not answer in time".to_owned(),
+                (n, None) => format!("none of {n} connected peers gave it in time"),
+            };
+            tracing::warn!(chunk = %wanted.id, why, "a chunk could not be had in time");
+            self.counters.failures.fetch_add(late.len() as u64, Ordering::Relaxed);
+            for (_, waiter) in late {
+                let _ = waiter.try_send(Outcome::Failed(why.clone()));
+            }
+            if is_idle {
+                self.forget(number);
+            }
+        }
+    }
+
+    fn measure(&mut self) {
+        if self.wanted.is_empty() || self.measured.elapsed() < MEASURE_EVERY {
+            return;
+        }
+        self.measured = Instant::now();
+        for (number, way) in &self.ways {
+            self.planner.rtt(*number, micros(way.peer.rtt()));
+        }
+    }
+
+    fn act(&mut self, decision: Decision) {
+        for stop in decision.stops {
+            self.open.retain(|_, open| {
+                if open.peer == stop.peer {
+                    open.chunks.retain(|chunk| *chunk != stop.chunk);
+                }
+                // Dropped, it is stopped.
+                !open.chunks.is_empty() || open.peer != stop.peer
+            });
+        }
+        // What goes to one peer goes together, in order.
+        let mut batches: Vec<(PeerNo, Vec<ChunkNo>, u64)> = Vec::new();
+        for assignment in decision.assignments {
+            let Some(wanted) = self.wanted.get(&assignment.chunk) else { continue };
+            if assignment.why == Why::Hedge {
+                self.counters.hedges.fetch_add(1, Ordering::Relaxed);
+            }
+            if let Some(way) = self.ways.get(&assignment.peer) {
+                let (chunk, peer, why) = (wanted.id, way.device, assignment.why);
+                let candidates = assignment.candidates.iter().flatten().count();
+                tracing::trace!(%chunk, %peer, ?why, finish_us = assignment.finish, candidates, "asks");
+            }
+            let len = u64::from(wanted.len);
+            let fits = |batch: &&mut (PeerNo, Vec<ChunkNo>, u64)| {
+                let (peer, chunks, bytes) = &**batch;
+                *peer == assignment.peer
+                    && chunks.len() < REQUEST_CHUNKS
+                    && bytes + len <= REQUEST_BYTES
+            };
+            match batches.iter_mut().rev().find(fits) {
+                Some((_, chunks, bytes)) => {
+                    chunks.push(assignment.chunk);
+                    *bytes += len;
+                }
+                None => batches.push((assignment.peer, vec![assignment.chunk], len)),
+            }
+        }
+        for (peer, chunks, _) in batches {
+            self.request(peer, chunks);
+        }
+    }
+
+    fn request(&mut self, peer: PeerNo, chunks: Vec<ChunkNo>) {
+        let Some(way) = self.ways.get(&peer) else { return };
+        let ids = chunks.iter().filter_map(|chunk| self.wanted.get(chunk)).map(|w| w.id);
+        let number = self.next_request;
+        self.next_request += 1;
+        let asked = way.peer.request(number, ids.collect(), self.events.clone());
+        self.open.insert(number, Open { peer, chunks, _asked: asked });
+    }
+}
+
+fn micros(time: Duration) -> u64 {
+    u64::try_from(time.as_micros()).unwrap_or(u64::MAX)
+}
