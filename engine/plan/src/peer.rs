@@ -1,0 +1,265 @@
+//! One peer as the planner sees it: what it may be asked, what it owes, how
+//! fast it delivers, and whether it is believed to be there.
+//!
+//! Neighbours: `planner` feeds it events, `list` and `decide` ask it when a
+//! chunk would be there. Promises: the bytes owed are never below what the
+//! open requests can still bring, nor above their sum. Never: decides anything.
+//! Tested by the unit tests below and by all simulations.
+
+use crate::holders::ChunkNo;
+use crate::limits::{
+    BACKOFF_MAX, BACKOFF_MIN, COLD_COMMIT_BYTES, COMMIT_SLACK, PACKET_BYTES, SECOND, SILENCE_MIN,
+};
+use crate::rate::{Delivery, RoundTrip};
+use crate::{Micros, Traits};
+use std::collections::VecDeque;
+
+/// A request that is open at a peer.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Sent {
+    pub(crate) chunk: ChunkNo,
+    pub(crate) len: u64,
+}
+
+/// Whether a peer is believed to be there.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Trust {
+    /// It answers, or was not asked yet.
+    Live,
+    /// It owes something and is silent. What it owes may be asked elsewhere.
+    Suspect,
+    /// It sent bytes that are not the chunk. It is never asked again.
+    Quarantined,
+}
+
+#[derive(Clone, Debug)]
+pub(crate) struct Peer {
+    pub(crate) traits: Traits,
+    pub(crate) delivery: Delivery,
+    pub(crate) rtt: RoundTrip,
+    pub(crate) trust: Trust,
+    /// Open requests, oldest first.
+    pub(crate) queue: VecDeque<Sent>,
+    /// Sum of their lengths.
+    asked_bytes: u64,
+    /// Bytes of them that are here.
+    here_bytes: u64,
+    /// The last byte, or the request that ended a pause.
+    heard: Micros,
+    /// Whether no byte has come since that request.
+    first_due: bool,
+    /// Nothing is asked before this.
+    pub(crate) rest_until: Micros,
+    /// How often in a row it refused, failed, or fell silent.
+    strikes: u32,
+}
+
+/// `bytes` at `rate`, in microseconds.
+pub(crate) fn span(bytes: u64, rate: u64) -> Micros {
+    match bytes.checked_mul(SECOND) {
+        Some(scaled) => scaled / rate,
+        None => (u128::from(bytes) * u128::from(SECOND) / u128::from(rate)) as u64,
+    }
+}
+
+/// What `rate` brings in a time.
+pub(crate) fn volume(rate: u64, time: Micros) -> u64 {
+    rate.saturating_mul(time) / SECOND
+}
+
+impl Peer {
+    pub(crate) fn new(traits: Traits) -> Self {
+        let mut rtt = RoundTrip::new();
+        if let Some(first) = traits.rtt {
+            rtt.sample(first);
+        }
+        Self {
+            traits,
+            delivery: Delivery::new(),
+            rtt,
+            trust: Trust::Live,
+            queue: VecDeque::new(),
+            asked_bytes: 0,
+            here_bytes: 0,
+            heard: 0,
+            first_due: false,
+            rest_until: 0,
+            strikes: 0,
+        }
+    }
+
+    pub(crate) fn is_proven(&self) -> bool {
+        self.delivery.is_proven()
+    }
+
+    /// Whether it may be asked anything now.
+    pub(crate) fn is_open(&self, now: Micros) -> bool {
+        self.trust == Trust::Live
+            && self.rest_until <= now
+            && self.traits.open_from <= now
+            && now < self.traits.open_until
+    }
+
+    pub(crate) fn rate(&self) -> u64 {
+        self.delivery.rate()
+    }
+
+    /// Bytes that open requests will still bring.
+    pub(crate) fn backlog(&self) -> u64 {
+        self.asked_bytes - self.here_bytes
+    }
+
+    /// When the next request would begin to bring bytes: what is owed comes
+    /// first, and no answer is quicker than a round trip.
+    pub(crate) fn free_at(&self, now: Micros) -> Micros {
+        now + self.rtt.smooth().max(span(self.backlog(), self.rate()))
+    }
+
+    /// What it may owe before a further chunk is asked of it.
+    pub(crate) fn commit_bytes(&self) -> u64 {
+        volume(self.rate(), self.rtt.smooth() + COMMIT_SLACK)
+    }
+
+    /// Whether it may be asked for a further chunk. `nearest` says that an
+    /// unproven peer is the one to begin with.
+    pub(crate) fn has_room(&self, nearest: bool) -> bool {
+        match (self.is_proven(), nearest) {
+            (true, _) => self.backlog() <= self.commit_bytes(),
+            (false, true) => self.backlog() < COLD_COMMIT_BYTES,
+            (false, false) => self.queue.is_empty(),
+        }
+    }
+
+    /// When the request at this place of the queue will be answered in full.
+    pub(crate) fn answer_at(&self, now: Micros, place: usize) -> Micros {
+        let ahead: u64 = self.queue.iter().take(place + 1).map(|sent| sent.len).sum();
+        let bytes = ahead.saturating_sub(self.here_bytes);
+        let from = if self.first_due { now.max(self.heard + self.rtt.smooth()) } else { now };
+        from + span(bytes, self.rate())
+    }
+
+    /// When silence becomes suspicious; `None` if it owes nothing.
+    pub(crate) fn suspect_at(&self) -> Option<Micros> {
+        let swing = 2 * self.rtt.smooth() + 4 * self.rtt.variation();
+        let packets = 3 * span(PACKET_BYTES, self.rate());
+        let owes = self.trust == Trust::Live && !self.queue.is_empty();
+        owes.then(|| self.heard + SILENCE_MIN.max(swing).max(packets))
+    }
+
+    pub(crate) fn sent(&mut self, now: Micros, chunk: ChunkNo, len: u64) {
+        if self.queue.is_empty() {
+            self.heard = now;
+            self.first_due = true;
+            self.delivery.paused();
+        }
+        self.queue.push_back(Sent { chunk, len });
+        self.asked_bytes += len;
+    }
+
+    /// Bytes of open requests arrived.
+    pub(crate) fn arrived(&mut self, now: Micros, bytes: u64) {
+        let bytes = bytes.min(self.backlog());
+        self.here_bytes += bytes;
+        self.heard = now;
+        self.first_due = false;
+        self.delivery.arrived(now, bytes, self.backlog() > 0);
+    }
+
+    /// It answered something that is no bytes of a chunk.
+    pub(crate) fn spoke(&mut self, now: Micros) {
+        self.heard = now;
+    }
+
+    /// A request was answered in full: what was not told as progress is here
+    /// as well. Returns whether it was open.
+    pub(crate) fn completed(&mut self, now: Micros, chunk: ChunkNo) -> bool {
+        self.heard = now;
+        self.first_due = false;
+        let Some(place) = self.queue.iter().position(|sent| sent.chunk == chunk) else {
+            return false;
+        };
+        let len = self.queue[place].len;
+        let told = self.here_bytes.min(len);
+        self.queue.remove(place);
+        self.asked_bytes -= len;
+        self.here_bytes -= told;
+        self.delivery.arrived(now, len - told, self.backlog() > 0);
+        self.strikes = 0;
+        true
+    }
+
+    /// A request is no longer open: stopped, refused or failed.
+    pub(crate) fn withdrawn(&mut self, chunk: ChunkNo) -> bool {
+        let Some(place) = self.queue.iter().position(|sent| sent.chunk == chunk) else {
+            return false;
+        };
+        let len = self.queue[place].len;
+        // What had come of it cannot be told from what came of others; it is
+        // taken to be of the oldest.
+        let ahead: u64 = self.queue.iter().take(place).map(|sent| sent.len).sum();
+        let own = self.here_bytes.saturating_sub(ahead).min(len);
+        self.queue.remove(place);
+        self.asked_bytes -= len;
+        self.here_bytes = (self.here_bytes - own).min(self.asked_bytes);
+        if self.queue.is_empty() {
+            self.delivery.paused();
+        }
+        true
+    }
+
+    /// It refused, failed or fell silent: a pause, longer each time.
+    pub(crate) fn strike(&mut self, now: Micros) {
+        let pause = BACKOFF_MIN.max(self.rtt.smooth()) << self.strikes.min(10);
+        self.strikes += 1;
+        self.rest_until = now + pause.min(BACKOFF_MAX);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::limits::MS;
+
+    fn peer(rtt: Micros) -> Peer {
+        Peer::new(Traits { rtt: Some(rtt), ..Traits::default() })
+    }
+
+    #[test]
+    fn what_is_owed_is_what_was_asked_less_what_came() {
+        let mut peer = peer(5 * MS);
+        peer.sent(0, ChunkNo(1), 1_000);
+        peer.sent(0, ChunkNo(2), 2_000);
+        peer.arrived(5 * MS, 700);
+        assert_eq!(peer.backlog(), 2_300);
+        assert!(peer.completed(6 * MS, ChunkNo(1)));
+        assert_eq!(peer.backlog(), 2_000);
+        assert!(!peer.completed(6 * MS, ChunkNo(1)));
+        peer.arrived(7 * MS, 9_999);
+        assert_eq!(peer.backlog(), 0);
+        assert!(peer.withdrawn(ChunkNo(2)));
+        assert_eq!((peer.backlog(), peer.queue.len()), (0, 0));
+    }
+
+    #[test]
+    fn silence_counts_from_the_request_that_ended_a_pause() {
+        let mut peer = peer(5 * MS);
+        assert_eq!(peer.suspect_at(), None);
+        peer.sent(SECOND, ChunkNo(1), 1_000);
+        assert_eq!(peer.suspect_at(), Some(SECOND + SILENCE_MIN));
+        peer.arrived(SECOND + 10 * MS, 1);
+        assert_eq!(peer.suspect_at(), Some(SECOND + 10 * MS + SILENCE_MIN));
+    }
+
+    #[test]
+    fn pauses_double_until_a_chunk_comes() {
+        let mut peer = peer(5 * MS);
+        peer.strike(0);
+        assert_eq!(peer.rest_until, BACKOFF_MIN);
+        peer.strike(0);
+        assert_eq!(peer.rest_until, 2 * BACKOFF_MIN);
+        peer.sent(SECOND, ChunkNo(1), 10);
+        peer.completed(SECOND, ChunkNo(1));
+        peer.strike(SECOND);
+        assert_eq!(peer.rest_until, SECOND + BACKOFF_MIN);
+    }
+}
