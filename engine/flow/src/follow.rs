@@ -184,7 +184,7 @@ impl Follower {
     pub(crate) fn tree(&self) -> Result<Arc<Tree>> {
         let state = self.read_state();
         let shown = state.shown.as_ref().map(|(tree, _)| Arc::clone(tree));
-        shown.ok_or(FlowError::Unreachable { what: "the portal's first head", id: None })
+        shown.ok_or(FlowError::Unreachable { what: "the portal's first head", id: None, why: None })
     }
 
     /// The newest heads that are known, as they were signed.

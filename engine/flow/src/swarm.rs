@@ -73,8 +73,14 @@ enum Outcome {
 }
 
 enum Ask {
-    Fetch { id: ChunkId, until: Instant, waiter: SyncSender<Outcome> },
-    Expect { soon: Vec<(ChunkId, u32)> },
+    Fetch {
+        id: ChunkId,
+        until: Instant,
+        waiter: SyncSender<Outcome>,
+    },
+    Expect {
+        soon: Vec<(ChunkId, u32)>,
+    },
     Joined(Arc<dyn Peer>),
     Left(DeviceId),
     /// What peers have is known better.

@@ -1,11 +1,12 @@
 //! Identities. Each is its own type; none is ever shortened as an identity.
 
 use core::fmt;
+use serde::{Deserialize, Serialize};
 
 macro_rules! identity {
     ($(#[$doc:meta])* $name:ident, $len:literal) => {
         $(#[$doc])*
-        #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+        #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
         pub struct $name(pub [u8; $len]);
 
         impl $name {

@@ -39,6 +39,7 @@ pub mod record;
 mod seal;
 pub mod snapshot;
 pub mod tree;
+pub mod wire;
 
 pub use chunk::{ChunkKind, PlainChunk};
 pub use error::{FormatError, Result};

@@ -48,3 +48,23 @@ pub const MAX_ARGON_MEMORY_KIB: u32 = 1 << 20;
 pub const MAX_ARGON_PASSES: u32 = 16;
 /// Argon2id lanes that a file may ask for.
 pub const MAX_ARGON_LANES: u32 = 16;
+
+/// Version byte of every frame between peers.
+pub const WIRE_VERSION: u8 = 1;
+/// Longest frame between peers, in bytes, of the kinds that are not named below.
+pub const MAX_CONTROL_LEN: usize = 64 << 10;
+/// Longest frame that carries a head: a head that has seen
+/// [`MAX_HEADS_SEEN`] devices fits.
+pub const MAX_HEAD_FRAME_LEN: usize = 256 << 10;
+/// Longest frame that carries records of the membership chain.
+pub const MAX_MEMBERS_FRAME_LEN: usize = 1 << 20;
+/// Chunks that one request may ask for.
+pub const MAX_REQUEST_IDS: usize = 64;
+/// Roots that a peer may say it holds whole.
+pub const MAX_WHOLE_ROOTS: usize = 256;
+/// Fingerprints in one frame.
+pub const MAX_FRAME_PRINTS: usize = 16 << 10;
+/// Fingerprints that are remembered of one peer and portal (8 MiB).
+pub const MAX_HELD_PRINTS: usize = 1 << 20;
+/// Bits of a fingerprint: at most what keeps a difference of two in 6 bytes.
+pub const MAX_PRINT_BITS: u8 = 48;

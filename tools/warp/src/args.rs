@@ -434,7 +434,15 @@ pub(crate) struct Network {
     #[arg(long, env = "WARP_LISTEN", value_name = "ADDR:PORT")]
     pub(crate) listen: Option<SocketAddr>,
     /// Find the members' devices on the local network by multicast
-    #[arg(long, env = "WARP_MDNS", value_enum, default_value = "on", hide_default_value = true, value_name = "on|off", hide_possible_values = true)]
+    #[arg(
+        long,
+        env = "WARP_MDNS",
+        value_enum,
+        default_value = "on",
+        hide_default_value = true,
+        value_name = "on|off",
+        hide_possible_values = true
+    )]
     pub(crate) mdns: Switch,
 }
 

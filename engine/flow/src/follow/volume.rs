@@ -17,7 +17,7 @@ use crate::volume::{Attr, Changed, DirEntry, Space, Volume};
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, OnceLock, PoisonError, Weak};
 use std::time::Duration;
-use warp_format::record::{Body, Dentry, FileType, Inode, Key, KeyKind};
+use warp_format::record::{Body, Dentry, FileType, Inode};
 use warp_format::{FileId, NameHash};
 
 /// How long the kernel keeps names and attributes without asking.

@@ -71,7 +71,11 @@ pub(super) struct Task {
 }
 
 impl Task {
-    pub(super) fn new(store: Arc<Store>, counters: Arc<Counters>, cache: super::CacheLimit) -> Self {
+    pub(super) fn new(
+        store: Arc<Store>,
+        counters: Arc<Counters>,
+        cache: super::CacheLimit,
+    ) -> Self {
         let (events, happened) = unbounded_channel();
         let (done, checked) = unbounded_channel();
         let checkers = Checkers::start(&store, cache, &done);
@@ -246,9 +250,9 @@ impl Task {
         self.planner.left(now, number);
         if self.ways.is_empty() {
             // What nobody waits for is asked for again by who wants it then.
-            let idle: Vec<_> = self.wanted.iter().filter(|(_, wanted)| wanted.waiters.is_empty());
-            let idle: Vec<ChunkNo> = idle.into_iter().map(|(number, _)| *number).collect();
-            idle.into_iter().for_each(|number| self.forget(number));
+            let idle = self.wanted.iter().filter(|(_, wanted)| wanted.waiters.is_empty());
+            let idle: Vec<ChunkNo> = idle.map(|(number, _)| *number).collect();
+            idle.into_iter().for_each(|number| drop(self.forget(number)));
         }
     }
 

@@ -632,7 +632,9 @@ fn no_such_path(error: FlowError, name: &str, path: &Path) -> Failure {
 
 /// A portal that was joined, and of which nothing is known yet.
 fn nobody_there(name: &str) -> Failure {
-    let cause = format!("portal {name}: no device that has it can be reached, and nothing of it is here yet");
+    let cause = format!(
+        "portal {name}: no device that has it can be reached, and nothing of it is here yet"
+    );
     Failure::new(Exit::Temporary, cause)
         .hint("start warp where the portal is written (`warp up`), and try again")
 }
