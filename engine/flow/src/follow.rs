@@ -47,6 +47,13 @@ pub struct Source {
     pub(crate) swarm: Arc<Swarm>,
 }
 
+impl Source {
+    /// Of this store and this swarm.
+    pub fn new(store: Arc<Store>, swarm: Arc<Swarm>) -> Self {
+        Self { store, swarm }
+    }
+}
+
 impl ChunkSource for Source {
     fn fetch(&self, id: &ChunkId) -> Result<SealedChunk> {
         if self.store.contains(id) {

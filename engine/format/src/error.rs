@@ -79,6 +79,26 @@ pub enum FormatError {
         /// What was signed.
         what: &'static str,
     },
+    /// A record says what its signer may not.
+    #[error("{at}: its signer may not do that")]
+    NotAllowed {
+        /// What holds the record.
+        at: &'static str,
+    },
+    /// Two histories that do not agree.
+    #[error("{at}: says something else than what is known already")]
+    Forked {
+        /// What holds them.
+        at: &'static str,
+    },
+    /// Of a kind that this build does not know.
+    #[error("{at}: this warp does not know this {what}; a newer one may")]
+    Unknown {
+        /// What it is in.
+        at: &'static str,
+        /// What is not known.
+        what: &'static str,
+    },
     /// The sealed thing needs a passphrase and none was given.
     #[error("sealed: a passphrase is needed")]
     Locked,

@@ -45,6 +45,18 @@ impl Secret {
         Self(self.derive("warp v1 snapshots"))
     }
 
+    /// From a portal's root secret: what every member can show to have.
+    #[must_use]
+    pub fn for_access(&self) -> Self {
+        Self(self.derive("warp v1 portal access"))
+    }
+
+    /// From a device's seed: the X25519 key to which it is handed secrets.
+    #[must_use]
+    pub(crate) fn for_wraps(&self) -> Self {
+        Self(self.derive("warp v1 device wrap key"))
+    }
+
     /// From a portal's local secret: the key of this device's inode numbers.
     #[must_use]
     pub fn for_numbers(&self) -> [u8; 32] {

@@ -33,13 +33,16 @@ mod keyring;
 pub mod keys;
 pub mod limits;
 pub mod local;
+pub mod members;
 pub mod pack;
 pub mod portal;
 pub mod record;
 mod seal;
 pub mod snapshot;
+pub mod ticket;
 pub mod tree;
 pub mod wire;
+pub mod wrap;
 
 pub use chunk::{ChunkKind, PlainChunk};
 pub use error::{FormatError, Result};

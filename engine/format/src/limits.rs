@@ -68,3 +68,22 @@ pub const MAX_FRAME_PRINTS: usize = 16 << 10;
 pub const MAX_HELD_PRINTS: usize = 1 << 20;
 /// Bits of a fingerprint: at most what keeps a difference of two in 6 bytes.
 pub const MAX_PRINT_BITS: u8 = 48;
+
+/// Members that a portal ever had.
+pub const MAX_MEMBERS: usize = 1024;
+/// Records in a membership chain.
+pub const MAX_RECORDS: usize = 8192;
+/// Longest membership chain, in bytes: it fits a frame with room to spare.
+pub const MAX_CHAIN_LEN: usize = (1 << 20) - 1024;
+/// Longest membership record, in bytes, its signature included.
+pub const MAX_RECORD_LEN: usize = 4096;
+/// Longest name of a device, in bytes.
+pub const MAX_DEVICE_NAME_LEN: usize = 255;
+/// Longest wrapped secrets of one member, in bytes.
+pub const MAX_HANDED_LEN: usize = 1024;
+/// So many seconds clocks may differ: for so long what has expired is taken.
+pub const EXPIRY_TOLERANCE_SECS: u64 = 300;
+/// Addresses in a ticket.
+pub const MAX_TICKET_ADDRESSES: usize = 8;
+/// Longest ticket, in letters.
+pub const MAX_TICKET_LEN: usize = 1024;

@@ -124,6 +124,11 @@ pub struct Received {
 }
 
 impl Received {
+    /// Whatever came, from whatever kind of peer.
+    pub fn new(bytes: Vec<u8>) -> Self {
+        Self { bytes }
+    }
+
     /// The chunk, if these are its bytes. If not, the one peer that sent them
     /// is to blame. Hashes all of them: call it where CPU work belongs.
     pub fn verify(self, id: ChunkId) -> Result<SealedChunk, warp_format::FormatError> {

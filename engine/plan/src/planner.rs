@@ -205,6 +205,8 @@ impl Planner {
             self.wants.change(chunk, |known| (known.due, known.holders) = (due, holders));
         }
         self.plan.wanted((due, chunk));
+        // One of them may have nothing to do.
+        holders.iter().for_each(|holder| self.touched.insert(holder));
     }
 
     /// Raises or lowers the urgency of a wanted chunk.

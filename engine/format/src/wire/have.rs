@@ -321,7 +321,7 @@ mod tests {
         held.hear(Have::Removed(one(10..20))).unwrap();
         let expected = |n: &u32| !(10..20).contains(n);
         let found: Vec<u32> =
-            (0..100).filter(|n| held.has(&SALT, &ChunkId::of(&n.to_le_bytes()))).collect();
+            (0..100).filter(|n| held.has(&SALT, &ChunkId::of(&u32::to_le_bytes(*n)))).collect();
         assert_eq!(found, (0..60).filter(expected).collect::<Vec<_>>());
         held.hear(Have::Forget).unwrap();
         assert!(held.is_empty());

@@ -12,6 +12,7 @@ mod mount;
 mod portal;
 mod repair;
 mod restore;
+mod sharing;
 mod snapshot;
 mod status;
 mod sync;
@@ -39,6 +40,7 @@ pub(crate) fn run(command: Command, config: &Config, ui: &Ui) -> Result<Exit> {
         Command::Umount(args) => umount::run(&args, ui),
         Command::Doctor => doctor::run(config, ui),
         Command::Status(args) => status::run(&args, ui),
+        Command::Peers(args) => sharing::peers(&args, ui),
         Command::Portal(verb) => portal::run(verb, ui),
         Command::Snapshot(verb) => snapshot::run(verb, ui),
         Command::Restore(args) => restore::run(&args, ui),

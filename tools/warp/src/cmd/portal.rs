@@ -2,6 +2,7 @@
 
 use super::key;
 use super::mount::lost_keyring;
+use super::sharing;
 use crate::args::{Portal, PortalCreate, PortalLeave, PortalLs, PortalStatus};
 use crate::client::Daemon;
 use crate::daemon::wire::{
@@ -21,6 +22,9 @@ pub(super) fn run(verb: Portal, ui: &Ui) -> Result<Exit> {
         Portal::Create(args) => create(&args, ui),
         Portal::Ls(args) => ls(&args, ui),
         Portal::Status(args) => status(&args, ui),
+        Portal::Invite(args) => sharing::invite(&args, ui),
+        Portal::Join(args) => sharing::join(&args, ui),
+        Portal::Expire(args) => sharing::expire(&args, ui),
         Portal::Leave(args) => leave(&args, ui),
     }
 }

@@ -10,6 +10,10 @@
 //! | `POST /v1/portals` | `CreatePortal` | `PortalRow` |
 //! | `DELETE /v1/portals` | `LeavePortal` | `Left` |
 //! | `POST /v1/portals/status` | `NamePortal` | `PortalStanding` |
+//! | `POST /v1/invites` | `InviteTo` | `Invited` |
+//! | `DELETE /v1/invites` | `ExpireIn` | `Expired` |
+//! | `POST /v1/join` | `JoinPortal` | `Joined` |
+//! | `GET /v1/peers` | – | list of `PeerRow` |
 //! | `POST /v1/snapshots` | `MakeSnapshot` | `SnapshotRow` |
 //! | `DELETE /v1/snapshots` | `RemoveSnapshots` | – |
 //! | `POST /v1/snapshots/list` | `NamePortal` | list of `SnapshotRow` |
@@ -58,6 +62,9 @@ pub(super) fn routes(edge: &Arc<Edge>) -> Router {
             get(on(edge, Edge::list)).post(on(edge, Edge::create)).delete(on(edge, Edge::leave)),
         )
         .route("/v1/portals/status", post(on(edge, Edge::portal)))
+        .route("/v1/invites", post(on(edge, Edge::invite)).delete(on(edge, Edge::expire)))
+        .route("/v1/join", post(on(edge, Edge::join)))
+        .route("/v1/peers", get(on(edge, Edge::list_peers)))
         .route(
             "/v1/snapshots",
             post(on(edge, Edge::make_snapshot)).delete(on(edge, Edge::remove_snapshots)),

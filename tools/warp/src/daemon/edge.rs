@@ -6,6 +6,7 @@
 //! runs on the async threads; says a portal's name to the log.
 //! Tested by `tests/tests/portal.rs`.
 
+mod sharing;
 mod upkeep;
 
 use super::mounted::{Mounted, WAIT_FOR_LAZY, standing};
@@ -23,9 +24,10 @@ use std::time::{Duration, Instant};
 use tokio::sync::Notify;
 use warp_flow::home::Home;
 use warp_flow::opened::Opened;
+use warp_flow::peers::Peers;
 use warp_flow::portals::{PortalEntry, Portals};
 use warp_flow::{FlowError, Kind};
-use warp_format::Keyring;
+use warp_format::{DeviceId, Keyring, Secret};
 use warp_fs::{Caching, IdMap, Mount, MountError, MountOptions};
 
 /// How long one that wants a portal waits for one that is done with it: the
@@ -96,8 +98,13 @@ struct State {
 
 /// What an opened keyring gives.
 struct Keys {
-    portals: Portals,
+    portals: Arc<Portals>,
     identity: Identity,
+    /// This device, and the seed of its key.
+    id: DeviceId,
+    device: Secret,
+    /// Once a portal is shared.
+    peers: Mutex<Option<Arc<Peers>>>,
 }
 
 /// A portal that is in use.
@@ -211,11 +218,22 @@ impl Edge {
         }
         let keyring = Keyring::open(&bytes, passphrase).map_err(bad)?;
         let keys = Arc::new(Keys {
-            portals: Portals::new(&self.home, &keyring)?,
+            portals: Arc::new(Portals::new(&self.home, &keyring)?),
             identity: identity(&keyring)?,
+            id: keyring.device_key().device_id(),
+            device: keyring.device_secret(),
+            peers: Mutex::default(),
         });
-        self.state().keys = Some(Arc::clone(&keys));
-        tracing::info!(device = %keyring.device_key().device_id(), "keyring opened");
+        {
+            let mut state = self.state();
+            if let Some(keys) = &state.keys {
+                // Another request was faster.
+                return Ok(Arc::clone(keys));
+            }
+            state.keys = Some(Arc::clone(&keys));
+        }
+        tracing::info!(device = %keys.id, "keyring opened");
+        self.share_all(&keys);
         Ok(keys)
     }
 
@@ -342,7 +360,8 @@ impl Edge {
     pub(crate) fn leave(self: &Arc<Self>, ask: LeavePortal) -> Result<Left> {
         let keys = self.keys()?;
         let entry = keys.portals.find(&ask.name)?;
-        let _reserved = self.reserve(&entry)?;
+        let mut reserved = self.reserve(&entry)?;
+        self.unshare(&keys, &entry, &mut reserved);
         let kept = keys.portals.leave(&entry.name, ask.keep_data)?;
         tracing::info!(portal = %entry.id, kept = ask.keep_data, "portal left");
         Ok(Left {
@@ -536,6 +555,7 @@ impl Edge {
         if let Some(failure) = in_use {
             return Err(failure.into());
         }
+        self.close_shared();
         let mut state = self.state();
         state.stays = false;
         state.ends = true;
@@ -555,6 +575,7 @@ impl Edge {
                 mounted.close();
             }
         }
+        self.close_shared();
     }
 }
 

@@ -202,8 +202,8 @@ pub(crate) struct PeerRow {
     /// Where it is, or was last.
     pub(crate) address: Option<String>,
     pub(crate) rtt_us: Option<u64>,
+    /// Bytes of chunks that it gave since it is connected.
     pub(crate) received_bytes: u64,
-    pub(crate) sent_bytes: u64,
 }
 
 #[derive(Debug, Serialize, Deserialize)]

@@ -53,8 +53,12 @@ impl Edge {
             let hint = format!("warp umount {}", show::word(&on));
             return Err(Failure::new(Exit::Busy, cause).hint(hint).into());
         }
-        let _reserved = self.reserve(&entry)?;
-        let done = keys.portals.repair(&entry.name, ask.dry_run, progress)?;
+        let mut reserved = self.reserve(&entry)?;
+        self.unshare(&keys, &entry, &mut reserved);
+        let done = keys.portals.repair(&entry.name, ask.dry_run, progress);
+        drop(reserved);
+        self.share_again(&keys, &entry);
+        let done = done?;
         tracing::info!(
             portal = %entry.id,
             dry_run = ask.dry_run,

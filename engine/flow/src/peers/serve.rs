@@ -1,0 +1,118 @@
+//! What peers are told and given.
+//!
+//! Neighbours: `net`, which asks once it has seen who asks. Promises: every
+//! answer is about a portal that is shared now, to one who is a member now.
+//! Never: waits for the network. Tested by `tests/tests/peers.rs`.
+
+use super::{Core, Link};
+use crate::members::now_secs;
+use crate::swarm::Peer as _;
+use std::sync::Arc;
+use warp_format::{ChunkId, DeviceId, PortalId, SealedChunk, Secret};
+use warp_net::{Denied, Joiner, News, Service, Session, Welcome};
+
+impl Service for Core {
+    fn portals(&self) -> Vec<(PortalId, Secret)> {
+        self.all().iter().map(|shared| (shared.id, shared.access.clone())).collect()
+    }
+
+    fn admits(&self, portal: &PortalId, device: &DeviceId) -> bool {
+        self.shared(portal).is_some_and(|shared| shared.chain().admits(device, now_secs()))
+    }
+
+    fn is_stranger(&self, portal: &PortalId, device: &DeviceId) -> bool {
+        self.shared(portal).is_some_and(|shared| shared.chain().member(device).is_none())
+    }
+
+    fn chunk(&self, portal: &PortalId, id: &ChunkId) -> Option<SealedChunk> {
+        self.shared(portal)?.chunk(id)
+    }
+
+    fn heads(&self, portal: &PortalId) -> Vec<Vec<u8>> {
+        self.shared(portal).map(|shared| shared.heads()).unwrap_or_default()
+    }
+
+    fn members(&self, portal: &PortalId, from: u64) -> Vec<u8> {
+        self.shared(portal).map(|shared| shared.chain().bytes_from(from)).unwrap_or_default()
+    }
+
+    fn heard(&self, portal: &PortalId, peer: &DeviceId, news: News) {
+        let Some(shared) = self.shared(portal) else { return };
+        match news {
+            News::Head(bytes) => match shared.take_head(&bytes) {
+                Ok(true) => self.announce(portal, News::Head(bytes)),
+                Ok(false) => {}
+                Err(e) => tracing::warn!(%portal, %peer, "a head is refused: {e}"),
+            },
+            News::Members(bytes) => {
+                match self.portals.update_members(&shared.name, &bytes) {
+                    Ok(Some(chain)) => {
+                        self.take_chain(&shared, Arc::new(chain));
+                        self.announce(portal, News::Members(bytes));
+                    }
+                    Ok(None) => {}
+                    Err(e) => tracing::warn!(%portal, %peer, "members are refused: {e}"),
+                }
+            }
+            News::Have(have) => {
+                let link = shared.links().get(peer).map(Arc::clone);
+                let Some(link) = link else { return };
+                match link.hear(have) {
+                    Ok(()) => {
+                        if let Some(swarm) = &shared.swarm {
+                            swarm.told(*peer);
+                        }
+                    }
+                    Err(e) => tracing::warn!(%portal, %peer, "what it has is passed over: {e}"),
+                }
+            }
+        }
+    }
+
+    fn redeem(&self, ask: Joiner) -> Result<Welcome, Denied> {
+        let now = now_secs();
+        for shared in self.all() {
+            match self.portals.redeem(&shared.name, &ask.invite, ask.device, ask.wrap, &ask.name, now) {
+                Ok(chain) => {
+                    let members = chain.bytes_from(0);
+                    tracing::info!(portal = %shared.id, peer = %ask.device, "a device has joined");
+                    let known = shared.chain().len();
+                    self.announce(&shared.id, News::Members(chain.bytes_from(known)));
+                    self.take_chain(&shared, Arc::new(chain));
+                    return Ok(Welcome { members });
+                }
+                Err(crate::members::NotJoined::Unknown) => {}
+                Err(why) => {
+                    tracing::warn!(portal = %shared.id, peer = %ask.device, "a ticket is refused: {why}");
+                    return Err(why.into());
+                }
+            }
+        }
+        tracing::warn!(peer = %ask.device, "a ticket is refused: it is none of ours");
+        Err(Denied::Unknown)
+    }
+
+    fn joined(&self, session: Session) {
+        let (portal, peer) = (session.portal(), session.peer());
+        let Some(shared) = self.shared(&portal) else { return };
+        shared.note_address(peer, session.address());
+        session.ask_members(shared.chain().len());
+        let link = Arc::new(Link::new(session));
+        tracing::info!(%portal, %peer, rtt_us = link.rtt().as_micros() as u64, "connected");
+        shared.links().insert(peer, Arc::clone(&link));
+        shared.introduce(&link);
+        if let Some(swarm) = &shared.swarm {
+            swarm.joined(link);
+        }
+    }
+
+    fn left(&self, portal: &PortalId, peer: &DeviceId) {
+        let Some(shared) = self.shared(portal) else { return };
+        tracing::info!(%portal, %peer, "disconnected");
+        shared.links().remove(peer);
+        if let Some(swarm) = &shared.swarm {
+            swarm.left(*peer);
+        }
+        shared.dial.notify_one();
+    }
+}

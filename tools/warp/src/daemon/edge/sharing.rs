@@ -1,0 +1,225 @@
+//! Portals and other devices: inviting, joining, and who is there.
+//!
+//! Neighbours: `api` above; `flow::peers`, which speaks to them. Promises: the
+//! network is used from the moment a portal is shared, and not before; a
+//! portal that is shared stays open, and with it the daemon. Never: says a
+//! ticket to the log. Tested by `tests/tests/peers.rs`.
+
+use super::{Edge, Keys, Refusal, Reserved, Result, Use, What};
+use crate::args::Command;
+use crate::config::Config;
+use crate::daemon::wire::{ExpireIn, Expired, InviteTo, Invited, JoinPortal, Joined, PeerRow};
+use crate::parse;
+use crate::report::{Exit, Failure};
+use std::sync::Arc;
+use warp_flow::members::now_secs;
+use warp_flow::opened::Opened;
+use warp_flow::peers::{Network, Peers};
+use warp_flow::portals::PortalEntry;
+use warp_format::members::Capability;
+use warp_format::ticket::Ticket;
+
+/// Letters of a machine's name that others are told.
+const MAX_DEVICE_NAME: usize = 40;
+
+impl Edge {
+    /// The network, used from now on.
+    pub(super) fn peers(&self, keys: &Keys) -> Result<Arc<Peers>> {
+        let mut peers = keys.peers.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
+        if let Some(peers) = &*peers {
+            return Ok(Arc::clone(peers));
+        }
+        let network = network()?;
+        let portals = Arc::clone(&keys.portals);
+        let started = Peers::start(&self.home, &keys.device, keys.id, portals, network)?;
+        *peers = Some(Arc::clone(&started));
+        Ok(started)
+    }
+
+    /// Opens a portal that nobody has open.
+    pub(super) fn open(&self, keys: &Keys, entry: &PortalEntry) -> Result<Opened> {
+        if keys.portals.is_joined(&entry.name)? {
+            return Ok(self.peers(keys)?.open(entry)?);
+        }
+        Ok(Opened::Own(keys.portals.open(&entry.name)?))
+    }
+
+    /// Opens every portal that other devices have a part in, for them.
+    pub(super) fn share_all(&self, keys: &Keys) {
+        let entries = match keys.portals.list() {
+            Ok(entries) => entries,
+            Err(e) => return tracing::error!("portals are not shared: {e}"),
+        };
+        entries.iter().for_each(|entry| self.share_again(keys, entry));
+    }
+
+    /// Opens a portal for other devices, if they have a part in it.
+    pub(super) fn share_again(&self, keys: &Keys, entry: &PortalEntry) {
+        let shared = keys.portals.is_shared(&entry.name).map_err(Refusal::from);
+        let done = shared.and_then(|shared| if shared { self.share(keys, entry) } else { Ok(()) });
+        if let Err(refusal) = done {
+            // Without the portal's name, which is not for the log.
+            let exit = refusal.failure().exit;
+            tracing::error!(portal = %entry.id, exit = exit as u8, "is not shared");
+        }
+    }
+
+    /// Opens a portal for other devices, and leaves it open.
+    fn share(&self, keys: &Keys, entry: &PortalEntry) -> Result<()> {
+        let id = format!("{:#}", entry.id);
+        if let Some(mounted) = self.mounts().into_iter().find(|m| m.id == id && !m.is_over()) {
+            if !mounted.is_shared() {
+                self.peers(keys)?.share(entry, mounted.portal())?;
+                mounted.set_shared(true);
+            }
+            return Ok(());
+        }
+        let mut reserved = self.reserve(entry)?;
+        if reserved.shared.is_none() {
+            let opened = self.open(keys, entry)?;
+            self.peers(keys)?.share(entry, &opened)?;
+            reserved.shared = Some(opened);
+        }
+        Ok(())
+    }
+
+    /// Takes a portal from the other devices, so that it is open nowhere.
+    pub(super) fn unshare(&self, keys: &Keys, entry: &PortalEntry, reserved: &mut Reserved<'_>) {
+        let Some(opened) = reserved.shared.take() else { return };
+        if let Ok(peers) = self.peers(keys) {
+            peers.unshare(&entry.id);
+        }
+        if let Err(e) = opened.close_unpublished() {
+            tracing::error!(portal = %entry.id, "close: {e}");
+        }
+    }
+
+    pub(crate) fn invite(self: &Arc<Self>, ask: InviteTo) -> Result<Invited> {
+        let keys = self.keys()?;
+        let entry = keys.portals.find(&ask.portal)?;
+        let expires_at = now_secs().saturating_add(ask.expires_s);
+        let capability = if ask.read_only { Capability::Reader } else { Capability::Writer };
+        let invite = keys.portals.invite(&entry.name, capability, expires_at, ask.uses)?;
+        self.share(&keys, &entry)?;
+        let peers = self.peers(&keys)?;
+        peers.members_changed(&entry)?;
+        let addresses = peers.addresses();
+        if addresses.is_empty() {
+            return Err(Failure::new(Exit::Temporary, "this device has no address that another could reach")
+                .hint("connect it to a network, or name an address: `warp down`, then `warp up --listen ADDR:PORT`")
+                .into());
+        }
+        tracing::info!(portal = %entry.id, uses = ask.uses, "invited");
+        let ticket = Ticket { issuer: keys.id, addresses, seed: invite };
+        Ok(Invited { ticket: ticket.encode().to_string(), expires_at })
+    }
+
+    pub(crate) fn join(self: &Arc<Self>, ask: JoinPortal) -> Result<Joined> {
+        let keys = self.keys()?;
+        let ticket = Ticket::parse(ask.ticket.trim()).map_err(|e| {
+            Failure::new(Exit::Usage, format!("the ticket cannot be read: {e}"))
+                .hint("copy all of it, from `warp1` to the end")
+        })?;
+        if ticket.issuer == keys.id {
+            return Err(Failure::new(Exit::Usage, "the ticket is this device's own")
+                .hint("type it on the other device")
+                .into());
+        }
+        let peers = self.peers(&keys)?;
+        let name = ask.name.as_deref();
+        let entry = peers.join(&ticket, name, &device_name())?;
+        tracing::info!(portal = %entry.id, "joined a portal");
+        self.share(&keys, &entry)?;
+        let members = keys.portals.chain(&entry.name)?;
+        let own = members.member(&keys.id).map(|member| member.capability);
+        Ok(Joined {
+            portal: self.row(&entry),
+            devices: members.members().count() as u64,
+            read_only: own == Some(Capability::Reader),
+        })
+    }
+
+    pub(crate) fn expire(self: &Arc<Self>, ask: ExpireIn) -> Result<Expired> {
+        let keys = self.keys()?;
+        let entry = keys.portals.find(&ask.portal)?;
+        let at = now_secs().saturating_add(ask.after_s.unwrap_or(0));
+        let expired = match &ask.member {
+            None => {
+                let invites = keys.portals.expire_invites(&entry.name)?;
+                Expired { member: None, invites, at }
+            }
+            Some(typed) => {
+                let (device, name) = keys.portals.find_member(&entry.name, typed)?;
+                if ask.after_s.is_some() {
+                    keys.portals.expire_member(&entry.name, &device, at)?;
+                } else {
+                    keys.portals.remove_member(&entry.name, &device)?;
+                }
+                Expired { member: Some((name, format!("{device:#}"))), invites: 0, at }
+            }
+        };
+        self.peers(&keys)?.members_changed(&entry)?;
+        Ok(expired)
+    }
+
+    pub(crate) fn list_peers(self: &Arc<Self>, (): ()) -> Result<Vec<PeerRow>> {
+        let keys = self.keys()?;
+        let peers = keys.peers.lock().unwrap_or_else(std::sync::PoisonError::into_inner).clone();
+        let rows = peers.map(|peers| peers.status()).unwrap_or_default();
+        let rows = rows.into_iter().map(|row| PeerRow {
+            name: row.name,
+            id: format!("{:#}", row.device),
+            portal: row.portal,
+            capability: row.capability.into(),
+            connected: row.rtt.is_some(),
+            address: row.address.map(|address| address.to_string()),
+            rtt_us: row.rtt.map(|rtt| u64::try_from(rtt.as_micros()).unwrap_or(u64::MAX)),
+            received_bytes: row.received_bytes,
+        });
+        Ok(rows.collect())
+    }
+
+    /// Everything that is open for other devices is closed.
+    pub(super) fn close_shared(&self) {
+        let Some(keys) = self.state().keys.clone() else { return };
+        let peers = keys.peers.lock().unwrap_or_else(std::sync::PoisonError::into_inner).take();
+        if let Some(peers) = peers {
+            peers.close();
+        }
+        let mut open = Vec::new();
+        self.state().uses.retain(|u: &Use| match &u.what {
+            What::Shared(opened) => {
+                open.push(opened.clone());
+                false
+            }
+            _ => true,
+        });
+        for opened in open {
+            if let Err(e) = opened.close() {
+                tracing::error!("close: {e}");
+            }
+        }
+    }
+}
+
+/// What the settings say of the network.
+fn network() -> Result<Network> {
+    let words = ["warp".into(), "up".into()];
+    let args = parse::parse(&words, &mut Config::load());
+    match args.map(|args| args.command) {
+        Ok(Command::Up(up)) => {
+            let multicast = up.network.mdns == crate::args::Switch::On;
+            Ok(Network { listen: up.network.listen, multicast })
+        }
+        _ => Err(Failure::new(Exit::Usage, "the settings of the network cannot be read")
+            .hint("`warp config ls --origin` shows them, WARP_LISTEN and WARP_MDNS too")
+            .into()),
+    }
+}
+
+/// What this device calls itself: the machine's name.
+fn device_name() -> String {
+    let uname = rustix::system::uname();
+    let name = uname.nodename().to_string_lossy().into_owned();
+    if name.is_empty() { "device".into() } else { name.chars().take(MAX_DEVICE_NAME).collect() }
+}
