@@ -173,6 +173,12 @@ impl Store {
         state.index.contains_key(id) && !state.damaged.contains(id)
     }
 
+    /// All chunks that are here and not known to be damaged, in no order.
+    pub fn ids(&self) -> Vec<ChunkId> {
+        let state = self.state();
+        state.index.keys().filter(|id| !state.damaged.contains(id)).copied().collect()
+    }
+
     /// Adds a chunk; it is durable once [`Self::sync`] has returned. A chunk
     /// that is here already is not written again, unless it was merely cached
     /// and is now to be kept, or is known to be damaged.

@@ -49,6 +49,41 @@ pub enum FlowError {
     /// This device only reads the portal.
     #[error("this device has joined it, and only its writer can do that")]
     NotWriter,
+    /// Only a portal's founder changes who is a member.
+    #[error("only the device that made the portal ({founder}) can say who is a member")]
+    NotFounder {
+        /// That device.
+        founder: DeviceId,
+    },
+    /// Nobody was ever invited to it.
+    #[error("no other device was ever invited to it")]
+    NotShared,
+    /// This device is no member of it.
+    #[error("this device is not a member of it, or not one that reads")]
+    NotMember,
+    /// A device says what it may not.
+    #[error("device {device} may not publish")]
+    NotAllowed {
+        /// The device.
+        device: DeviceId,
+    },
+    /// This device has the portal.
+    #[error("this device has that portal already, as {name}")]
+    JoinedAlready {
+        /// What it is called here.
+        name: String,
+    },
+    /// No member is called like that.
+    #[error("{name}: no member is called that, or more than one")]
+    NoMember {
+        /// The name, as it was asked for.
+        name: String,
+        /// The one that was probably meant.
+        nearest: Option<String>,
+    },
+    /// Something with a peer did not work.
+    #[error(transparent)]
+    Net(#[from] warp_net::NetError),
     /// A device has signed two heads of one number.
     #[error("device {device} has signed two different heads of number {sequence}")]
     Forked {
@@ -256,7 +291,16 @@ impl FlowError {
                 _ => Kind::Integrity,
             },
             Self::Unreachable { .. } => Kind::Temporary,
-            Self::NotWriter => Kind::Usage,
+            Self::NotWriter | Self::JoinedAlready { .. } => Kind::Usage,
+            Self::NotFounder { .. } | Self::NotMember | Self::NotAllowed { .. } => Kind::Refused,
+            Self::NotShared | Self::NoMember { .. } => Kind::NotFound,
+            Self::Net(error) => match error {
+                warp_net::NetError::Denied { .. } | warp_net::NetError::Refused { .. } => {
+                    Kind::Refused
+                }
+                error if error.is_retryable() => Kind::Temporary,
+                _ => Kind::Failed,
+            },
             Self::Forked { .. } => Kind::Integrity,
             Self::Missing { .. } | Self::Lost { .. } | Self::LostFiles { .. } => Kind::Integrity,
             Self::Store(error) => match &**error {

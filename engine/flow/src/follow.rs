@@ -187,6 +187,11 @@ impl Follower {
         &self.source.store
     }
 
+    /// The way to its peers.
+    pub(crate) fn swarm(&self) -> &Arc<Swarm> {
+        &self.source.swarm
+    }
+
     /// What is shown; `FlowError::Unreachable` before the first head.
     pub(crate) fn tree(&self) -> Result<Arc<Tree>> {
         let state = self.read_state();

@@ -14,7 +14,6 @@ mod link;
 mod serve;
 
 use crate::error::{FlowError, Result};
-use crate::follow::Follower;
 use crate::home::{Home, write_private};
 use crate::members::now_secs;
 use crate::opened::Opened;
@@ -303,7 +302,8 @@ impl Peers {
         }
         tracing::info!(port, multicast = network.multicast, "listening to peers");
         *core.endpoint.write().unwrap_or_else(PoisonError::into_inner) = Some(Arc::new(endpoint));
-        let discovery = if network.multicast { Self::discover(&runtime, &core, port) } else { None };
+        let discovery =
+            if network.multicast { Self::discover(&runtime, &core, port) } else { None };
         runtime.spawn(tell_what_is_new(Arc::downgrade(&core)));
         let (runtime, discovery) = (Mutex::new(Some(runtime)), Mutex::new(discovery));
         Ok(Arc::new(Self { runtime, core, discovery }))
@@ -411,7 +411,7 @@ impl Peers {
         let chain = Arc::new(self.core.portals.chain(&entry.name)?);
         let known = shared.chain().len();
         // Before those who are removed are cut off: they may know why.
-        self.core.announce(&entry.id, News::Members(chain.bytes_from(known)));
+        self.core.announce(&entry.id, News::Members(chain.bytes_from(known).to_vec()));
         self.core.take_chain(&shared, chain);
         Ok(())
     }
@@ -487,12 +487,14 @@ async fn tell_what_is_new(core: std::sync::Weak<Core>) {
         tokio::time::sleep(TELL_EVERY).await;
         let Some(core) = core.upgrade() else { return };
         for shared in core.all() {
-            let Some(fresh) = shared.swarm.as_ref().map(|swarm| swarm.take_fresh()) else { continue };
+            let Some(fresh) = shared.swarm.as_ref().map(|swarm| swarm.take_fresh()) else {
+                continue;
+            };
             if fresh.is_empty() {
                 continue;
             }
             let links: Vec<_> = shared.links().values().cloned().collect();
-            let bits = Prints::bits_for(shared.store().usage_chunks());
+            let bits = Prints::bits_for(shared.store().ids().len());
             for link in links {
                 for prints in Prints::of(&link.session.salt_here(), bits, fresh.iter().copied()) {
                     link.session.tell(News::Have(Have::Added(prints)));

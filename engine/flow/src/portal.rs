@@ -35,7 +35,8 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
-use warp_format::{ChunkId, FileId, SealedChunk};
+use warp_cache::store::Store;
+use warp_format::FileId;
 
 /// What nobody waits for is durable after this.
 const COMMIT_EVERY: Duration = Duration::from_millis(800);
@@ -447,9 +448,9 @@ impl Portal {
         }
     }
 
-    /// A chunk, if it is here.
-    pub fn chunk(&self, id: &ChunkId) -> Option<SealedChunk> {
-        self.names.live.store.get(id).ok()
+    /// The chunks on this disk.
+    pub(crate) fn store(&self) -> &Arc<Store> {
+        &self.names.live.store
     }
 
     /// Everything done so far is durable when it returns.

@@ -6,6 +6,8 @@
 //! shows a portal's name on the disk. Tested by `tests/tests/portal.rs` and
 //! `bad_portal.rs`.
 
+mod sharing;
+
 use crate::error::{FlowError, Result};
 use crate::home::{Home, make_private_dir, random_array, random_secret, sync_dir, write_private};
 use crate::live::{Fresh, Live, PortalSecrets};
@@ -20,7 +22,7 @@ use std::io;
 use std::num::NonZeroU64;
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
+use std::sync::{Arc, Mutex};
 use warp_cache::disk::{Disk, HostDisk};
 use warp_format::portal::{MAX_PORTAL_NAME_LEN, PortalRecord};
 use warp_format::{Keyring, PortalId, Secret};
@@ -48,13 +50,20 @@ pub struct Portals {
     /// Seals the records.
     key: Secret,
     device: Secret,
+    /// Held while a membership chain is changed.
+    chains: Mutex<()>,
 }
 
 impl Portals {
     /// With an opened keyring.
     pub fn new(home: &Home, keyring: &Keyring) -> Result<Self> {
         let (_, key) = keyring.phrase()?.owner_keys();
-        Ok(Self { data: home.data().into(), key, device: keyring.device_secret() })
+        Ok(Self {
+            data: home.data().into(),
+            key,
+            device: keyring.device_secret(),
+            chains: Mutex::default(),
+        })
     }
 
     fn directory(&self) -> PathBuf {
@@ -230,6 +239,9 @@ impl Portals {
         over: impl FnOnce(Arc<dyn Disk>) -> Arc<dyn Disk>,
     ) -> Result<Arc<Portal>> {
         let (record, directory) = self.record(name)?;
+        if self.is_anothers(&directory)? {
+            return Err(FlowError::NotWriter);
+        }
         let lock = lock(&directory.join(LOCK), name, false)?;
         let state = directory.join(STATE);
         let live = self.open_state(&record, &state, over)?;
@@ -240,6 +252,9 @@ impl Portals {
     /// only says what it would do. It must not be open.
     pub fn repair(&self, name: &str, dry_run: bool, progress: &Progress) -> Result<Repaired> {
         let (record, directory) = self.record(name)?;
+        if self.is_anothers(&directory)? {
+            return Err(FlowError::NotWriter);
+        }
         let _lock = lock(&directory.join(LOCK), name, false)?;
         let state = directory.join(STATE);
         let disk = HostDisk::new(state.clone()).map_err(|e| FlowError::io(&state, e))?;

@@ -12,9 +12,9 @@ mod task;
 
 use crate::error::{FlowError, Result};
 use crate::limits::{CACHE_BYTES, FETCH_WITHIN};
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::mpsc::{SyncSender, sync_channel};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 use tokio::sync::mpsc::{UnboundedSender, unbounded_channel};
 use warp_cache::store::Store;
@@ -27,6 +27,9 @@ const GRACE: Duration = Duration::from_secs(1);
 
 /// How long a chunk is taken to be that is asked for by its id alone, in bytes.
 const TYPICAL_LEN: u32 = 64 << 10;
+
+/// Chunks that were stored and of which peers have not been told.
+type Fresh = Arc<Mutex<Vec<ChunkId>>>;
 
 /// Most bytes of cached chunks.
 type CacheLimit = Arc<AtomicU64>;
@@ -93,6 +96,7 @@ pub struct Swarm {
     asks: UnboundedSender<Ask>,
     offline: AtomicBool,
     cache: CacheLimit,
+    fresh: Fresh,
     counters: Arc<Counters>,
 }
 
@@ -103,9 +107,11 @@ impl Swarm {
         let (asks, asked) = unbounded_channel();
         let counters = Arc::new(Counters::default());
         let cache: CacheLimit = Arc::new(AtomicU64::new(CACHE_BYTES));
-        let task = task::Task::new(Arc::clone(&store), Arc::clone(&counters), Arc::clone(&cache));
+        let fresh = Fresh::default();
+        let checkers = |done: &_| check::Checkers::start(&store, &cache, &fresh, done);
+        let task = task::Task::new(Arc::clone(&store), Arc::clone(&counters), checkers);
         runtime.spawn(task.run(asked));
-        Arc::new(Self { store, asks, offline: AtomicBool::new(false), cache, counters })
+        Arc::new(Self { store, asks, offline: AtomicBool::new(false), cache, fresh, counters })
     }
 
     /// What it has done so far.
@@ -121,6 +127,11 @@ impl Swarm {
     /// Most bytes of chunks that are kept here because they came once.
     pub fn set_cache_limit(&self, bytes: u64) {
         self.cache.store(bytes, Ordering::Relaxed);
+    }
+
+    /// What has been stored since this was asked the last time.
+    pub(crate) fn take_fresh(&self) -> Vec<ChunkId> {
+        std::mem::take(&mut *self.fresh.lock().unwrap_or_else(PoisonError::into_inner))
     }
 
     /// There is a way to a peer.

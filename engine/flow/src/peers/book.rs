@@ -33,7 +33,8 @@ impl Book {
     pub(crate) fn open(directory: &Path) -> Self {
         let path = directory.join(FILE);
         let small = fs::metadata(&path).is_ok_and(|file| file.len() <= MAX_LEN);
-        let text = if small { fs::read_to_string(&path).unwrap_or_default() } else { String::new() };
+        let text =
+            if small { fs::read_to_string(&path).unwrap_or_default() } else { String::new() };
         let mut known: HashMap<DeviceId, Vec<SocketAddr>> = HashMap::new();
         for (device, address) in text.lines().filter_map(parse) {
             let addresses = known.entry(device).or_default();

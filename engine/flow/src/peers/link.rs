@@ -50,9 +50,8 @@ impl Peer for Link {
 
     fn may_have(&self, id: &ChunkId) -> bool {
         let held = self.held.read().unwrap_or_else(PoisonError::into_inner);
-        held.as_ref().is_none_or(|held| {
-            !held.roots().is_empty() || held.has(&self.session.salt_there(), id)
-        })
+        held.as_ref()
+            .is_none_or(|held| !held.roots().is_empty() || held.has(&self.session.salt_there(), id))
     }
 
     fn request(&self, number: u64, ids: Vec<ChunkId>, events: UnboundedSender<Event>) -> Asked {

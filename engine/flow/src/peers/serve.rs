@@ -5,9 +5,10 @@
 //! Never: waits for the network. Tested by `tests/tests/peers.rs`.
 
 use super::{Core, Link};
-use crate::members::now_secs;
+use crate::members::{NotJoined, now_secs};
 use crate::swarm::Peer as _;
 use std::sync::Arc;
+use warp_format::members::NotGood;
 use warp_format::{ChunkId, DeviceId, PortalId, SealedChunk, Secret};
 use warp_net::{Denied, Joiner, News, Service, Session, Welcome};
 
@@ -33,7 +34,9 @@ impl Service for Core {
     }
 
     fn members(&self, portal: &PortalId, from: u64) -> Vec<u8> {
-        self.shared(portal).map(|shared| shared.chain().bytes_from(from)).unwrap_or_default()
+        self.shared(portal)
+            .map(|shared| shared.chain().bytes_from(from).to_vec())
+            .unwrap_or_default()
     }
 
     fn heard(&self, portal: &PortalId, peer: &DeviceId, news: News) {
@@ -44,16 +47,14 @@ impl Service for Core {
                 Ok(false) => {}
                 Err(e) => tracing::warn!(%portal, %peer, "a head is refused: {e}"),
             },
-            News::Members(bytes) => {
-                match self.portals.update_members(&shared.name, &bytes) {
-                    Ok(Some(chain)) => {
-                        self.take_chain(&shared, Arc::new(chain));
-                        self.announce(portal, News::Members(bytes));
-                    }
-                    Ok(None) => {}
-                    Err(e) => tracing::warn!(%portal, %peer, "members are refused: {e}"),
+            News::Members(bytes) => match self.portals.update_members(&shared.name, &bytes) {
+                Ok(Some(chain)) => {
+                    self.take_chain(&shared, Arc::new(chain));
+                    self.announce(portal, News::Members(bytes));
                 }
-            }
+                Ok(None) => {}
+                Err(e) => tracing::warn!(%portal, %peer, "members are refused: {e}"),
+            },
             News::Have(have) => {
                 let link = shared.links().get(peer).map(Arc::clone);
                 let Some(link) = link else { return };
@@ -70,21 +71,21 @@ impl Service for Core {
     }
 
     fn redeem(&self, ask: Joiner) -> Result<Welcome, Denied> {
-        let now = now_secs();
         for shared in self.all() {
-            match self.portals.redeem(&shared.name, &ask.invite, ask.device, ask.wrap, &ask.name, now) {
+            let device = (ask.device, ask.wrap);
+            match self.portals.redeem(&shared.name, &ask.invite, device, &ask.name) {
                 Ok(chain) => {
-                    let members = chain.bytes_from(0);
+                    let members = chain.bytes_from(0).to_vec();
                     tracing::info!(portal = %shared.id, peer = %ask.device, "a device has joined");
                     let known = shared.chain().len();
-                    self.announce(&shared.id, News::Members(chain.bytes_from(known)));
+                    self.announce(&shared.id, News::Members(chain.bytes_from(known).to_vec()));
                     self.take_chain(&shared, Arc::new(chain));
                     return Ok(Welcome { members });
                 }
-                Err(crate::members::NotJoined::Unknown) => {}
+                Err(NotJoined::NotGood(NotGood::Unknown)) => {}
                 Err(why) => {
                     tracing::warn!(portal = %shared.id, peer = %ask.device, "a ticket is refused: {why}");
-                    return Err(why.into());
+                    return Err((&why).into());
                 }
             }
         }

@@ -5,13 +5,14 @@
 //! disk that is full costs a cached chunk, and no reader. Never: blames a peer
 //! for what this device did. Tested by `engine/flow/tests/swarm.rs`.
 
-use super::CacheLimit;
+use super::{CacheLimit, Fresh};
 use crate::limits::{CACHE_LOOK_EVERY, workers};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::mpsc::{Receiver, Sender, channel};
 use std::sync::{Arc, Mutex, PoisonError};
 use tokio::sync::mpsc::UnboundedSender;
 use warp_cache::store::{Class, Store};
+use warp_format::limits::MAX_HELD_PRINTS;
 use warp_format::{ChunkId, FormatError, SealedChunk};
 use warp_net::Received;
 use warp_plan::{ChunkNo, PeerNo};
@@ -42,6 +43,7 @@ struct Bench {
     work: Mutex<Receiver<Arrived>>,
     store: Arc<Store>,
     cache: CacheLimit,
+    fresh: Fresh,
     /// Chunks stored since it was looked how much there is.
     stored: AtomicU64,
     done: UnboundedSender<Checked>,
@@ -50,14 +52,16 @@ struct Bench {
 impl Checkers {
     pub(super) fn start(
         store: &Arc<Store>,
-        cache: CacheLimit,
+        cache: &CacheLimit,
+        fresh: &Fresh,
         done: &UnboundedSender<Checked>,
     ) -> Self {
         let (work, receiver) = channel();
         let bench = Arc::new(Bench {
             work: Mutex::new(receiver),
             store: Arc::clone(store),
-            cache,
+            cache: Arc::clone(cache),
+            fresh: Arc::clone(fresh),
             stored: AtomicU64::new(0),
             done: done.clone(),
         });
@@ -94,8 +98,15 @@ impl Bench {
     }
 
     fn keep(&self, sealed: &SealedChunk) {
-        if let Err(e) = self.store.put(sealed, Class::Cached) {
-            tracing::warn!(chunk = %sealed.id(), "is not kept: {e}");
+        match self.store.put(sealed, Class::Cached) {
+            Ok(()) => {
+                let mut fresh = self.fresh.lock().unwrap_or_else(PoisonError::into_inner);
+                // If nobody takes them, nobody is told: that costs a question.
+                if fresh.len() < MAX_HELD_PRINTS {
+                    fresh.push(sealed.id());
+                }
+            }
+            Err(e) => tracing::warn!(chunk = %sealed.id(), "is not kept: {e}"),
         }
         if self.stored.fetch_add(1, Ordering::Relaxed) % CACHE_LOOK_EVERY == 0 {
             let limit = self.cache.load(Ordering::Relaxed);

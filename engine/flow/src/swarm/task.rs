@@ -74,11 +74,11 @@ impl Task {
     pub(super) fn new(
         store: Arc<Store>,
         counters: Arc<Counters>,
-        cache: super::CacheLimit,
+        checkers: impl FnOnce(&UnboundedSender<Checked>) -> Checkers,
     ) -> Self {
         let (events, happened) = unbounded_channel();
         let (done, checked) = unbounded_channel();
-        let checkers = Checkers::start(&store, cache, &done);
+        let checkers = checkers(&done);
         let (ways, numbers, wanted, chunks, open) = Default::default();
         let (ends, began) = (VecDeque::new(), Instant::now());
         let (planner, next_request, next_chunk) = (Planner::new(), 0, 0);

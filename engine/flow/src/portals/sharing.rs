@@ -1,0 +1,299 @@
+//! What of a device's portals concerns other devices.
+//!
+//! Neighbours: `peers` and the daemon, which ask; `members` keeps the chains.
+//! Promises: what is told to a new member was durable before; an invite is
+//! redeemed as often as it says, also across restarts; a portal that is joined
+//! is here whole or not at all. Never: lets anyone but a portal's founder
+//! change its chain: two who do at once could not both be right.
+//! Tested by `engine/flow/tests/members.rs`.
+
+use super::{Portals, RECORD, STATE, check_name, lock, nearest};
+use crate::error::{FlowError, Result};
+use crate::follow::Follower;
+use crate::home::{make_private_dir, random_array, random_secret, sync_dir, write_private};
+use crate::live::PortalSecrets;
+use crate::members::{self, NotJoined, now_secs};
+use crate::portals::PortalEntry;
+use crate::space;
+use crate::swarm::Swarm;
+use std::fs;
+use std::path::Path;
+use std::sync::{Arc, MutexGuard, PoisonError};
+use warp_cache::disk::{Disk, HostDisk};
+use warp_cache::store::Store;
+use warp_format::keys::SigningKey;
+use warp_format::members::{Act, Capability, Chain};
+use warp_format::portal::{MAX_PORTAL_NAME_LEN, PortalRecord};
+use warp_format::wrap::{Handed, WrapKey};
+use warp_format::{DeviceId, Secret};
+
+impl Portals {
+    fn key(&self) -> SigningKey {
+        SigningKey::from_seed(&self.device)
+    }
+
+    /// Held while a chain is changed.
+    fn changing(&self) -> MutexGuard<'_, ()> {
+        self.chains.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// The X25519 key to which this device is handed secrets.
+    pub fn wrap_key(&self) -> [u8; 32] {
+        WrapKey::of_device(&self.device).public()
+    }
+
+    /// Who is a member of a portal; `FlowError::NotShared` if nobody else ever
+    /// was invited.
+    pub fn chain(&self, name: &str) -> Result<Chain> {
+        let (_, directory) = self.record(name)?;
+        members::read(&directory)?.ok_or(FlowError::NotShared)
+    }
+
+    /// True if others were invited to it, or this device was.
+    pub fn is_shared(&self, name: &str) -> Result<bool> {
+        let (_, directory) = self.record(name)?;
+        Ok(members::read(&directory)?.is_some())
+    }
+
+    /// True if another device writes it.
+    pub fn is_joined(&self, name: &str) -> Result<bool> {
+        let (_, directory) = self.record(name)?;
+        self.is_anothers(&directory)
+    }
+
+    pub(super) fn is_anothers(&self, directory: &Path) -> Result<bool> {
+        let founder = members::read(directory)?.map(|chain| chain.founder());
+        Ok(founder.is_some_and(|founder| founder != self.key().device_id()))
+    }
+
+    /// What every member of a portal can show to have.
+    pub fn access_key(&self, name: &str) -> Result<Secret> {
+        Ok(self.record(name)?.0.root.for_access())
+    }
+
+    /// Changes the chain of a portal of this device, and makes that durable.
+    fn change<T>(&self, name: &str, how: impl FnOnce(&mut Chain) -> Result<T>) -> Result<T> {
+        let _one = self.changing();
+        let (_, directory) = self.record(name)?;
+        let mut chain = members::read(&directory)?.ok_or(FlowError::NotShared)?;
+        if chain.founder() != self.key().device_id() {
+            return Err(FlowError::NotFounder { founder: chain.founder() });
+        }
+        let before = chain.len();
+        let done = how(&mut chain)?;
+        if chain.len() > before {
+            members::write(&directory, &chain)?;
+        }
+        Ok(done)
+    }
+
+    /// Invites so many devices to a portal, until `expires` (seconds since
+    /// 1970); gives the seed of the invite's key. `device` is what this device
+    /// is called.
+    pub fn invite(
+        &self,
+        name: &str,
+        device: &str,
+        capability: Capability,
+        expires: u64,
+        uses: u32,
+    ) -> Result<Secret> {
+        {
+            let _one = self.changing();
+            let (record, directory) = self.record(name)?;
+            if members::read(&directory)?.is_none() {
+                let (key, wrap) = (self.key(), self.wrap_key());
+                let chain = Chain::found(&key, record.id, &record.name, device, wrap, now_secs())?;
+                members::write(&directory, &chain)?;
+            }
+        }
+        let seed = random_secret()?;
+        let key = SigningKey::from_seed(&seed).device_id();
+        self.change(name, |chain| {
+            let act = Act::Invite { key, capability, may_invite: false, expires, uses };
+            Ok(chain.append(&self.key(), now_secs(), act)?)
+        })?;
+        Ok(seed)
+    }
+
+    /// Makes a device a member that has shown to hold an invite's key; gives
+    /// the chain with it. One that is a member already is told so again: it
+    /// may not have heard the first time.
+    pub fn redeem(
+        &self,
+        name: &str,
+        invite: &DeviceId,
+        (device, wrap): (DeviceId, [u8; 32]),
+        device_name: &str,
+    ) -> Result<Chain, NotJoined> {
+        let (record, now) = (self.record(name)?.0, now_secs());
+        let mut not_good = None;
+        let done = self.change(name, |chain| {
+            if chain.admits(&device, now)
+                && chain.member(&device).is_some_and(|m| m.wrap_key == wrap)
+            {
+                return Ok(Some(chain.clone()));
+            }
+            let capability = match chain.good_invite(invite, now) {
+                Ok(invite) => invite.capability,
+                Err(why) => {
+                    not_good = Some(why);
+                    return Ok(None);
+                }
+            };
+            if let Some(old) = chain.member(&device).filter(|member| member.removed.is_none()) {
+                // It has expired: it comes anew.
+                let act = Act::Remove { device: old.device, last: 0 };
+                chain.append(&self.key(), now, act)?;
+            }
+            let root = (capability > Capability::Custodian).then(|| record.root.clone());
+            let handed = Handed { access: record.root.for_access(), root };
+            let handed = handed.wrap(&record.id, &wrap, &random_secret()?)?;
+            let (name, invite) = (free_name(chain, device_name), *invite);
+            let act = Act::Add { device, wrap_key: wrap, name, invite, handed };
+            chain.append(&self.key(), now, act)?;
+            Ok(Some(chain.clone()))
+        })?;
+        match (done, not_good) {
+            (Some(chain), _) => Ok(chain),
+            (None, Some(why)) => Err(why.into()),
+            (None, None) => Err(warp_format::members::NotGood::Unknown.into()),
+        }
+    }
+
+    /// Takes this device's part in a portal of which it was made a member;
+    /// `name` is what it is called here. Where that, or what it is called
+    /// elsewhere, is taken, a number is added.
+    pub fn join(&self, chain: &[u8], name: Option<&str>) -> Result<PortalEntry> {
+        let chain = Chain::open(chain)?;
+        let me = self.key().device_id();
+        let own = chain.member(&me).filter(|_| chain.admits(&me, now_secs()));
+        let own = own.ok_or(FlowError::NotMember)?;
+        let key = WrapKey::of_device(&self.device);
+        let handed = Handed::unwrap(&own.handed, &chain.portal(), &key)?;
+        let root = handed.root.ok_or(FlowError::NotMember)?;
+        let all = self.directory();
+        make_private_dir(&all).map_err(|e| FlowError::io(&all, e))?;
+        let _lock = self.lock_all()?;
+        self.clear_remains();
+        let taken = self.list()?;
+        if let Some(entry) = taken.iter().find(|entry| entry.id == chain.portal()) {
+            return Err(FlowError::JoinedAlready { name: entry.name.clone() });
+        }
+        let wanted = name.unwrap_or(chain.name());
+        let name = free(wanted, |name| taken.iter().all(|entry| entry.name != name));
+        check_name(&name)?;
+        let local = random_secret()?;
+        let record = PortalRecord { id: chain.portal(), name, root, local, quota: None };
+        let short = record.id.to_string();
+        let (making, directory) = (all.join(format!(".{short}")), all.join(short));
+        let made = self.make_joined(&record, &chain, &making).and_then(|()| {
+            fs::rename(&making, &directory)
+                .and_then(|()| sync_dir(&all))
+                .map_err(|e| FlowError::io(&directory, e))
+        });
+        if let Err(e) = made {
+            let _ = fs::remove_dir_all(&making);
+            return Err(e);
+        }
+        Ok(PortalEntry { name: record.name, id: record.id, directory })
+    }
+
+    fn make_joined(&self, record: &PortalRecord, chain: &Chain, directory: &Path) -> Result<()> {
+        let state = directory.join(STATE);
+        make_private_dir(&state).map_err(|e| FlowError::io(&state, e))?;
+        members::write(directory, chain)?;
+        let path = directory.join(RECORD);
+        let bytes = record.seal(&self.key, random_array()?)?;
+        write_private(&path, &bytes).map_err(|e| FlowError::io(&path, e))
+    }
+
+    /// Takes a longer chain that a peer told; `None` if it was not longer.
+    pub fn update_members(&self, name: &str, records: &[u8]) -> Result<Option<Chain>> {
+        let _one = self.changing();
+        let (_, directory) = self.record(name)?;
+        let known = members::read(&directory)?.ok_or(FlowError::NotShared)?;
+        let longer = known.extended(records)?;
+        if let Some(longer) = &longer {
+            members::write(&directory, longer)?;
+        }
+        Ok(longer)
+    }
+
+    /// No ticket so far is good any more; gives how many were.
+    pub fn expire_invites(&self, name: &str) -> Result<u64> {
+        self.change(name, |chain| {
+            let open = chain.open_invites(now_secs());
+            if open > 0 {
+                chain.append(&self.key(), now_secs(), Act::CloseInvites)?;
+            }
+            Ok(open as u64)
+        })
+    }
+
+    /// A device is a member until then (seconds since 1970), or for good.
+    pub fn expire_member(&self, name: &str, device: &DeviceId, at: Option<u64>) -> Result<()> {
+        let act = Act::Expire { device: *device, at };
+        self.change(name, |chain| Ok(chain.append(&self.key(), now_secs(), act)?))
+    }
+
+    /// A device is a member no more.
+    pub fn remove_member(&self, name: &str, device: &DeviceId) -> Result<()> {
+        let act = Act::Remove { device: *device, last: 0 };
+        self.change(name, |chain| Ok(chain.append(&self.key(), now_secs(), act)?))
+    }
+
+    /// A member by its name, or by the start of its id; and its name.
+    pub fn find_member(&self, name: &str, typed: &str) -> Result<(DeviceId, String)> {
+        let chain = self.chain(name)?;
+        let is_meant = |device: &DeviceId, name: &str| {
+            name == typed || (typed.len() >= 6 && format!("{device:#}").starts_with(typed))
+        };
+        let mut found = chain.members().filter(|member| is_meant(&member.device, &member.name));
+        match (found.next(), found.next()) {
+            (Some(member), None) => Ok((member.device, member.name.clone())),
+            _ => {
+                let names = chain.members().map(|member| member.name.clone());
+                Err(FlowError::NoMember { name: typed.to_owned(), nearest: nearest(typed, names) })
+            }
+        }
+    }
+
+    /// Opens a portal that this device has joined; `swarm` gives the way to
+    /// its peers.
+    pub fn open_joined(
+        &self,
+        name: &str,
+        swarm: impl FnOnce(&Arc<Store>) -> Arc<Swarm>,
+    ) -> Result<Arc<Follower>> {
+        let (record, directory) = self.record(name)?;
+        let lock = lock(&directory.join(super::LOCK), name, false)?;
+        let state = directory.join(STATE);
+        let disk = HostDisk::new(state.clone()).map_err(|e| FlowError::io(&state, e))?;
+        let disk: Arc<dyn Disk> = Arc::new(disk);
+        let pack_len = space::pack_len(space::disk_size(&state)?);
+        let (store, _) = Store::open_with(Arc::clone(&disk), pack_len)?;
+        let store = Arc::new(store);
+        let swarm = swarm(&store);
+        let secrets: PortalSecrets = self.secrets(&record);
+        let keys = secrets.read_keys();
+        Follower::start(disk, record.id, &record.local, keys, (store, swarm), Some(lock))
+    }
+}
+
+/// The name, or with a number behind it if it is taken.
+fn free(name: &str, is_free: impl Fn(&str) -> bool) -> String {
+    if is_free(name) {
+        return name.to_owned();
+    }
+    let short: String = name.chars().take(MAX_PORTAL_NAME_LEN / 4 - 2).collect();
+    let numbered = (2..).map(|n: u32| format!("{short}-{n}"));
+    numbered.into_iter().find(|name| is_free(name)).unwrap_or(short)
+}
+
+/// What a new member is called: no two have one name, and it is one line.
+fn free_name(chain: &Chain, name: &str) -> String {
+    let clean: String = name.chars().filter(|c| !c.is_control()).take(40).collect();
+    let clean = if clean.is_empty() { "device".to_owned() } else { clean };
+    free(&clean, |name| chain.members().all(|member| member.name != name))
+}
