@@ -242,6 +242,24 @@ fn keyed_proof(
     hasher.finalize()
 }
 
+/// The salt of the fingerprints that `sender` sends on the connection with
+/// this exporter ([`Prints::print`]).
+pub fn print_salt(exporter: &[u8; 32], sender: &DeviceId) -> [u8; 32] {
+    let mut hasher = blake3::Hasher::new_derive_key("warp v1 fingerprint salt");
+    hasher.update(exporter).update(&sender.0);
+    *hasher.finalize().as_bytes()
+}
+
+/// What stands for a portal on a local network in the hour `hour` (since
+/// 1970): members recognise it, others cannot tie it to the next hour's.
+pub fn lan_hint(access: &Secret, hour: u64) -> [u8; 8] {
+    let mut hasher = blake3::Hasher::new_keyed(access.expose());
+    hasher.update(b"warp v1 mdns").update(&hour.to_le_bytes());
+    let mut hint = [0; 8];
+    hint.copy_from_slice(&hasher.finalize().as_bytes()[..8]);
+    hint
+}
+
 /// The first [`Header::LEN`] bytes of a frame, checked.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Header {

@@ -1,51 +1,103 @@
 //! One portal on one connection, and requests for its chunks.
 
 use crate::error::{NetError, Result};
+use crate::fetch;
+use crate::link::Link;
+use crate::roll::Call;
+use crate::service::News;
+use std::fmt;
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 use tokio::sync::mpsc::UnboundedSender;
-use warp_format::{ChunkId, DeviceId, PortalId, SealedChunk};
+use tokio::task::AbortHandle;
+use warp_format::wire::{self, Frame};
+use warp_format::{ChunkId, DeviceId, FormatError, PortalId, SealedChunk};
 
 /// One portal on one connection. Clones are the same session.
 #[derive(Clone)]
 pub struct Session {
-    peer: DeviceId,
-    portal: PortalId,
+    pub(crate) link: Arc<Link>,
+    pub(crate) number: u32,
+    pub(crate) portal: PortalId,
+    closed: Arc<AtomicBool>,
 }
 
 impl Session {
+    pub(crate) fn new(link: Arc<Link>, number: u32, portal: PortalId) -> Self {
+        Self { link, number, portal, closed: Arc::default() }
+    }
+
+    pub(crate) fn is_same(&self, other: &Self) -> bool {
+        Arc::ptr_eq(&self.closed, &other.closed)
+    }
+
+    pub(crate) fn mark_closed(&self) {
+        self.closed.store(true, Ordering::Release);
+    }
+
+    /// The frame that tells this.
+    pub(crate) fn frame(&self, news: News) -> Frame {
+        let session = self.number;
+        match news {
+            News::Head(head) => Frame::Head { session, head },
+            News::Members(records) => Frame::Members { session, records },
+            News::Have(have) => Frame::Have { session, have },
+        }
+    }
+
     /// The device at the other end.
     pub fn peer(&self) -> DeviceId {
-        self.peer
+        self.link.peer
     }
+
     /// The portal.
     pub fn portal(&self) -> PortalId {
         self.portal
     }
+
+    /// Where it is now.
+    pub fn address(&self) -> SocketAddr {
+        self.link.connection.remote_address()
+    }
+
     /// The measured round-trip time.
     pub fn rtt(&self) -> Duration {
-        Duration::ZERO
+        self.link.connection.rtt()
     }
+
     /// Whether nothing will come of it any more.
     pub fn is_closed(&self) -> bool {
-        true
+        self.closed.load(Ordering::Acquire) || self.link.is_closed()
     }
+
     /// The salt of the fingerprints ([`crate::Prints`]) that this side sends.
     pub fn salt_here(&self) -> [u8; 32] {
-        [0; 32]
+        wire::print_salt(&self.link.exporter, &self.link.shared.identity.device())
     }
+
     /// The salt of the fingerprints that the peer sends.
     pub fn salt_there(&self) -> [u8; 32] {
-        [0; 32]
+        wire::print_salt(&self.link.exporter, &self.link.peer)
     }
+
     /// Asks for the membership chain from this record on; what comes is heard
-    /// as [`crate::News::Members`].
+    /// as [`News::Members`].
     pub fn ask_members(&self, from: u64) {
-        let _ = from;
+        self.link.put_small(&Frame::AskMembers { session: self.number, from });
     }
-    /// Tells this peer alone.
-    pub fn tell(&self, news: crate::News) {
-        let _ = news;
+
+    /// Tells this peer alone, after all that was announced before.
+    pub fn tell(&self, news: News) {
+        self.link.shared.call(Call::Tell(self.clone(), news));
     }
+
+    /// Ends the session; the daemon hears [`crate::Service::left`].
+    pub fn leave(&self) {
+        self.link.end(self, Some(Frame::Left { session: self.number }));
+    }
+
     /// Asks for chunks (1 to 64); what comes of it arrives on `events` in the
     /// order it happens, the last being `Done` or `Failed`. Dropping the
     /// [`Request`] stops it; events that were under way may still arrive.
@@ -56,18 +108,41 @@ impl Session {
         ids: Vec<ChunkId>,
         events: UnboundedSender<Event>,
     ) -> Request {
-        let _ = (ids, number, events);
-        Request {}
+        let session = self.clone();
+        let task = tokio::spawn(async move {
+            let last = match fetch::run(&session, number, ids, &events).await {
+                Ok(()) => Event::Done { number },
+                Err(error) => Event::Failed { number, error },
+            };
+            // Nobody listens any more: the request was dropped with its events.
+            let _ = events.send(last);
+        });
+        Request { task: task.abort_handle() }
+    }
+}
+
+impl fmt::Debug for Session {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "Session({} with {})", self.portal, self.link.peer)
     }
 }
 
 /// A request that is under way; dropping it stops it.
 #[must_use = "dropping a request stops it"]
-pub struct Request {}
+#[derive(Debug)]
+pub struct Request {
+    task: AbortHandle,
+}
 
 impl Request {
     /// Stops it: the peer is told to send no more.
     pub fn stop(self) {}
+}
+
+impl Drop for Request {
+    fn drop(&mut self) {
+        self.task.abort();
+    }
 }
 
 /// What happens to a request.
@@ -118,7 +193,6 @@ pub enum Event {
 }
 
 /// Bytes that a peer sent for a chunk.
-#[derive(Debug)]
 pub struct Received {
     bytes: Vec<u8>,
 }
@@ -131,15 +205,23 @@ impl Received {
 
     /// The chunk, if these are its bytes. If not, the one peer that sent them
     /// is to blame. Hashes all of them: call it where CPU work belongs.
-    pub fn verify(self, id: ChunkId) -> Result<SealedChunk, warp_format::FormatError> {
+    pub fn verify(self, id: ChunkId) -> Result<SealedChunk, FormatError> {
         SealedChunk::verify(id, self.bytes)
     }
+
     /// How many there are.
     pub fn len(&self) -> usize {
         self.bytes.len()
     }
+
     /// Never: a peer cannot send an empty chunk.
     pub fn is_empty(&self) -> bool {
         self.bytes.is_empty()
+    }
+}
+
+impl fmt::Debug for Received {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "Received({} bytes)", self.bytes.len())
     }
 }

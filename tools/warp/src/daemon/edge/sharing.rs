@@ -99,7 +99,13 @@ impl Edge {
         let entry = keys.portals.find(&ask.portal)?;
         let expires_at = now_secs().saturating_add(ask.expires_s);
         let capability = if ask.read_only { Capability::Reader } else { Capability::Writer };
-        let invite = keys.portals.invite(&entry.name, capability, expires_at, ask.uses)?;
+        let invite = keys.portals.invite(
+            &entry.name,
+            &device_name(),
+            capability,
+            expires_at,
+            ask.uses,
+        )?;
         self.share(&keys, &entry)?;
         let peers = self.peers(&keys)?;
         peers.members_changed(&entry)?;
@@ -151,7 +157,7 @@ impl Edge {
             Some(typed) => {
                 let (device, name) = keys.portals.find_member(&entry.name, typed)?;
                 if ask.after_s.is_some() {
-                    keys.portals.expire_member(&entry.name, &device, at)?;
+                    keys.portals.expire_member(&entry.name, &device, Some(at))?;
                 } else {
                     keys.portals.remove_member(&entry.name, &device)?;
                 }
