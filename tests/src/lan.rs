@@ -25,8 +25,8 @@ impl Lan {
         // The bridge lives in a namespace, too: nothing of it is outside.
         let switch = lan.switch();
         must("ip", ["netns", "add", &switch]);
-        must("ip", ["-n", &switch, "link", "add", "br", "type", "bridge"]);
-        must("ip", ["-n", &switch, "link", "set", "br", "up"]);
+        must("ip", ["-n", &switch, "link", "add", "name", "hub0", "type", "bridge"]);
+        must("ip", ["-n", &switch, "link", "set", "hub0", "up"]);
         for machine in 1..=machines {
             let (space, port) = (lan.space(machine), format!("p{machine}"));
             must("ip", ["netns", "add", &space]);
@@ -34,7 +34,7 @@ impl Lan {
             let peer = ["peer", "name", "eth0", "netns", &space];
             let add = ["-n", &switch, "link", "add", &port, "type", "veth"];
             must("ip", add.into_iter().chain(peer));
-            must("ip", ["-n", &switch, "link", "set", &port, "master", "br", "up"]);
+            must("ip", ["-n", &switch, "link", "set", &port, "master", "hub0", "up"]);
             let address = format!("{}/24", lan.address(machine));
             must("ip", ["-n", &space, "addr", "add", &address, "dev", "eth0"]);
             must("ip", ["-n", &space, "link", "set", "eth0", "up"]);
@@ -72,6 +72,14 @@ impl Lan {
         command
     }
 
+    /// A machine has another address from now on, of the same network.
+    #[track_caller]
+    pub fn readdress(&self, machine: u8, last: u8) {
+        let space = self.space(machine);
+        must("ip", ["-n", &space, "addr", "flush", "dev", "eth0", "scope", "global"]);
+        must("ip", ["-n", &space, "addr", "add", &format!("10.77.0.{last}/24"), "dev", "eth0"]);
+    }
+
     /// What a machine sends passes at this rate, in megabits a second.
     #[track_caller]
     pub fn sends_at(&self, machine: u8, megabits: u32) {
@@ -95,7 +103,7 @@ impl Lan {
     #[track_caller]
     pub fn restore(&self, machine: u8) {
         let port = format!("p{machine}");
-        must("ip", ["-n", &self.switch(), "link", "set", &port, "master", "br"]);
+        must("ip", ["-n", &self.switch(), "link", "set", &port, "master", "hub0"]);
     }
 }
 

@@ -7,8 +7,8 @@
 
 use super::check::{Arrived, Checked, Checkers};
 use super::{Ask, Asked, Counters, Outcome, Peer};
-use crate::limits::{EXPECTED_CHUNKS, REQUEST_BYTES, REQUEST_CHUNKS};
-use std::collections::{HashMap, VecDeque};
+use crate::limits::{EXPECTED_CHUNKS, FETCH_WITHIN, REQUEST_BYTES, REQUEST_CHUNKS};
+use std::collections::{BTreeSet, HashMap};
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::sync::mpsc::SyncSender;
@@ -21,6 +21,10 @@ use warp_plan::{ChunkNo, Decision, Due, Holders, PEERS_MAX, PeerNo, Planner, Tra
 
 /// How often round trips are measured anew while something is under way.
 const MEASURE_EVERY: Duration = Duration::from_millis(100);
+/// How long what could not be had is remembered, and how long it is waited for
+/// then.
+const REMEMBER_FAILURE: Duration = Duration::from_secs(10);
+const ONCE_MORE: Duration = Duration::from_secs(1);
 /// Without anything else to do it looks around this often.
 const IDLE: Duration = Duration::from_secs(3600);
 
@@ -60,8 +64,13 @@ pub(super) struct Task {
     numbers: HashMap<DeviceId, PeerNo>,
     wanted: HashMap<ChunkNo, Wanted>,
     chunks: HashMap<ChunkId, ChunkNo>,
-    /// Until when somebody waits, in the order in which that comes.
-    ends: VecDeque<(Instant, ChunkNo)>,
+    /// Until when somebody waits.
+    ends: BTreeSet<(Instant, ChunkNo)>,
+    /// What could not be had, and when: nobody waits long for it again at
+    /// once. The kernel asks a second time before it tells anybody.
+    failed: HashMap<ChunkId, Instant>,
+    /// Somebody waited in vain since the last peer has gone.
+    alone: bool,
     open: HashMap<u64, Open>,
     events: UnboundedSender<Event>,
     happened: UnboundedReceiver<Event>,
@@ -80,7 +89,7 @@ impl Task {
         let (done, checked) = unbounded_channel();
         let checkers = checkers(&done);
         let (ways, numbers, wanted, chunks, open) = Default::default();
-        let (ends, began) = (VecDeque::new(), Instant::now());
+        let (ends, failed, began) = (BTreeSet::new(), HashMap::new(), Instant::now());
         let (planner, next_request, next_chunk) = (Planner::new(), 0, 0);
         Self {
             store,
@@ -94,6 +103,8 @@ impl Task {
             wanted,
             chunks,
             ends,
+            failed,
+            alone: false,
             open,
             events,
             happened,
@@ -142,7 +153,7 @@ impl Task {
     /// How long it may sleep.
     fn wake(&self, now: u64, decision: &Decision) -> Duration {
         let planned = decision.wake_at.map(|at| Duration::from_micros(at.saturating_sub(now)));
-        let late = self.ends.front().map(|(end, _)| end.saturating_duration_since(Instant::now()));
+        let late = self.ends.first().map(|(end, _)| end.saturating_duration_since(Instant::now()));
         planned.unwrap_or(IDLE).min(late.unwrap_or(IDLE))
     }
 
@@ -186,9 +197,21 @@ impl Task {
             }
             None => self.want(id, super::TYPICAL_LEN, due),
         };
+        let until = until.min(self.patience(&id));
         if let Some(wanted) = self.wanted.get_mut(&number) {
             wanted.waiters.push((until, waiter));
-            self.ends.push_back((until, number));
+            self.ends.insert((until, number));
+        }
+    }
+
+    /// Until when a reader waits at most, for what others waited for in vain.
+    fn patience(&mut self, id: &ChunkId) -> Instant {
+        let now = Instant::now();
+        let before = self.failed.get(id).is_some_and(|at| now < *at + REMEMBER_FAILURE);
+        if before || (self.alone && self.ways.is_empty()) {
+            now + ONCE_MORE
+        } else {
+            now + FETCH_WITHIN
         }
     }
 
@@ -229,6 +252,8 @@ impl Task {
 
     fn joined(&mut self, peer: Arc<dyn Peer>) {
         let device = peer.device();
+        self.alone = false;
+        self.failed.clear();
         let Some(number) = self.number(device) else {
             tracing::warn!(peer = %device, limit = PEERS_MAX, "too many peers; it is not asked");
             return;
@@ -369,14 +394,19 @@ impl Task {
     /// Tells those whose time is up.
     fn give_up_late(&mut self) {
         let now = Instant::now();
-        while let Some((end, number)) = self.ends.front().copied().filter(|(end, _)| *end <= now) {
-            self.ends.pop_front();
+        while let Some((end, number)) = self.ends.first().copied().filter(|(end, _)| *end <= now) {
+            self.ends.pop_first();
             let Some(wanted) = self.wanted.get_mut(&number) else { continue };
             let late = wanted.waiters.extract_if(.., |(until, _)| *until <= end);
             let late: Vec<_> = late.collect();
             if late.is_empty() {
                 continue;
             }
+            self.alone |= self.ways.is_empty();
+            if self.failed.len() >= EXPECTED_CHUNKS {
+                self.failed.clear();
+            }
+            self.failed.insert(wanted.id, now);
             let (is_idle, trouble) = (wanted.waiters.is_empty(), wanted.trouble.clone());
             let why = match (self.ways.len(), trouble) {
                 (0, _) => "no peer is connected".to_owned(),

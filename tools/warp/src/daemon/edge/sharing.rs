@@ -99,13 +99,8 @@ impl Edge {
         let entry = keys.portals.find(&ask.portal)?;
         let expires_at = now_secs().saturating_add(ask.expires_s);
         let capability = if ask.read_only { Capability::Reader } else { Capability::Writer };
-        let invite = keys.portals.invite(
-            &entry.name,
-            &device_name(),
-            capability,
-            expires_at,
-            ask.uses,
-        )?;
+        let invite =
+            keys.portals.invite(&entry.name, &device_name(), capability, expires_at, ask.uses)?;
         self.share(&keys, &entry)?;
         let peers = self.peers(&keys)?;
         peers.members_changed(&entry)?;

@@ -1,0 +1,304 @@
+//! Portals on several machines: each a network namespace with a `WARP_HOME` of
+//! its own. Each test's name says that it mounts: they run one at a time.
+
+use std::fs;
+use std::path::Path;
+use std::process::Command;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+use warp_tests::device::Device;
+use warp_tests::lan::Lan;
+use warp_tests::must;
+use warp_tests::nasty::{build, mkdir, noise, write};
+
+/// What is published is seen elsewhere within this.
+const SEEN_WITHIN: Duration = Duration::from_secs(2);
+
+/// A network, and a device on each machine; the first has a portal `p`, mounted
+/// on `m`.
+fn devices(machines: u8) -> (Arc<Lan>, Vec<Device>) {
+    let lan = Arc::new(Lan::new(machines));
+    let devices: Vec<Device> = (1..=machines).map(|n| Device::on(&lan, n)).collect();
+    devices[0].create("p");
+    devices[0].mount();
+    (lan, devices)
+}
+
+/// A ticket for the first device's portal.
+#[track_caller]
+fn ticket(writer: &Device, flags: &[&str]) -> String {
+    let words = ["portal", "invite", "p", "--json"].iter().chain(flags);
+    let invited = writer.warp(words).ok();
+    writer.json(&invited, "d['ticket']")
+}
+
+/// Has a device join with a new ticket, and mounts the portal on `m`.
+#[track_caller]
+fn join(writer: &Device, reader: &Device) {
+    reader.warp(["portal", "join", &ticket(writer, &[])]).ok();
+    let mounted = reader.mount();
+    assert!(mounted.stderr.contains("read-only"), "{}", mounted.stderr);
+}
+
+#[track_caller]
+fn soon(what: &str, limit: Duration, is_so: impl Fn() -> bool) {
+    let until = Instant::now() + limit;
+    while !is_so() {
+        assert!(Instant::now() < until, "not within {limit:?}: {what}");
+        std::thread::sleep(Duration::from_millis(20));
+    }
+}
+
+/// What rsync finds different.
+fn differences(source: &Path, target: &Path) -> String {
+    let slash = |path: &Path| format!("{}/", path.display());
+    must("rsync", ["-aHAXnci".to_owned(), "--delete".into(), slash(source), slash(target)])
+}
+
+/// Chunks that a device has of `p`.
+fn chunks(device: &Device) -> u64 {
+    let status = device.warp(["portal", "status", "p", "--json"]).ok();
+    device.json(&status, "d['chunks']").parse().unwrap()
+}
+
+#[test]
+fn a_second_machine_joins_with_a_ticket_and_its_mount_has_everything() {
+    let (_lan, devices) = devices(2);
+    let [writer, reader] = &devices[..] else { unreachable!() };
+    build(&mkdir(&writer.at("tree")));
+    write(&writer.at("big"), &noise(3_000_000, 9));
+    must("setfattr", ["-n", "user.a", "-v", "b", &writer.at("big").to_string_lossy()]);
+    must("ln", [writer.at("big"), writer.at("again")]);
+    writer.sync();
+    join(writer, reader);
+    assert_eq!(differences(&writer.m(), &reader.m()), "");
+    // The kernel has seen all of it; what changes is seen all the same.
+    write(&writer.at("new"), b"new");
+    write(&writer.at("big"), b"short");
+    fs::remove_file(writer.at("again")).unwrap();
+    fs::rename(writer.at("tree"), writer.at("wood")).unwrap();
+    writer.sync();
+    soon("the new file", SEEN_WITHIN, || reader.at("new").exists());
+    soon("the removed one", SEEN_WITHIN, || !reader.at("again").exists());
+    soon("the new content", SEEN_WITHIN, || fs::read(reader.at("big")).unwrap() == b"short");
+    soon("the rename", SEEN_WITHIN, || !reader.at("tree").exists() && reader.at("wood").exists());
+    assert_eq!(differences(&writer.m(), &reader.m()), "");
+    // And it cannot be written.
+    let denied = fs::write(reader.at("x"), b"x").unwrap_err();
+    assert_eq!(denied.raw_os_error(), Some(30), "EROFS: {denied}");
+}
+
+#[test]
+fn content_that_changes_without_its_size_and_times_is_seen_through_the_mount() {
+    let (_lan, devices) = devices(2);
+    let [writer, reader] = &devices[..] else { unreachable!() };
+    write(&writer.at("f"), &vec![b'a'; 200_000]);
+    must("touch", ["-d", "2001-02-03", &writer.at("f").to_string_lossy()]);
+    writer.sync();
+    join(writer, reader);
+    assert!(fs::read(reader.at("f")).unwrap().iter().all(|b| *b == b'a'));
+    write(&writer.at("f"), &vec![b'b'; 200_000]);
+    must("touch", ["-d", "2001-02-03", &writer.at("f").to_string_lossy()]);
+    writer.sync();
+    soon("the new content", SEEN_WITHIN, || {
+        fs::read(reader.at("f")).unwrap().iter().all(|b| *b == b'b')
+    });
+}
+
+#[test]
+fn of_a_portal_of_100_000_files_a_mount_fetches_what_is_walked() {
+    let (_lan, devices) = devices(2);
+    let [writer, reader] = &devices[..] else { unreachable!() };
+    for dir in 0..100 {
+        let dir = writer.at(format!("d{dir:02}"));
+        mkdir(&dir);
+        (0..1000).for_each(|n| write(&dir.join(format!("file-{n:03}")), b"some bytes"));
+    }
+    writer.sync();
+    reader.warp(["portal", "join", &ticket(writer, &[])]).ok();
+    let began = Instant::now();
+    reader.mount();
+    let names = fs::read_dir(reader.at("d42")).unwrap().count();
+    let took = began.elapsed();
+    assert_eq!(names, 1000);
+    assert!(took < Duration::from_secs(2), "{took:?}");
+    let (here, there) = (chunks(reader), chunks(writer));
+    assert!(here * 10 < there, "{here} of {there} chunks were fetched for one directory of 100");
+}
+
+#[test]
+fn two_machines_find_each_other_again_after_both_have_new_addresses_mount() {
+    let (lan, devices) = devices(2);
+    let [writer, reader] = &devices[..] else { unreachable!() };
+    write(&writer.at("f"), b"one");
+    writer.sync();
+    join(writer, reader);
+    for (device, machine) in [(reader, 2), (writer, 1)] {
+        device.warp(["down"]).ok();
+        lan.readdress(machine, machine + 100);
+    }
+    writer.mount();
+    write(&writer.at("g"), b"two");
+    writer.sync();
+    // What is known is there before anybody is found.
+    reader.mount();
+    assert!(reader.at("f").exists());
+    soon("the writer is found by multicast", Duration::from_secs(5), || reader.at("g").exists());
+    assert_eq!(fs::read(reader.at("g")).unwrap(), b"two");
+}
+
+/// Reads a file with `cat`, while something is done after a while.
+fn read_while(path: &Path, after: Duration, act: impl FnOnce() + Send) -> (Vec<u8>, Duration) {
+    std::thread::scope(|scope| {
+        scope.spawn(move || {
+            std::thread::sleep(after);
+            act();
+        });
+        let mut cat = Command::new("cat");
+        cat.arg(path);
+        let done = warp_tests::run::run(cat, Duration::from_secs(60)).exits(0);
+        (done.stdout, done.took)
+    })
+}
+
+#[test]
+fn peers_that_die_in_the_middle_of_a_read_cost_no_byte_mount() {
+    let (lan, devices) = devices(5);
+    let (writer, reader) = (&devices[0], &devices[4]);
+    let files: Vec<Vec<u8>> = (0..3).map(|n| noise(24_000_000, 20 + n)).collect();
+    for (n, bytes) in files.iter().enumerate() {
+        write(&writer.at(format!("f{n}")), bytes);
+    }
+    writer.sync();
+    for device in &devices[1..4] {
+        join(writer, device);
+        for (n, bytes) in files.iter().enumerate() {
+            assert!(fs::read(device.at(format!("f{n}"))).unwrap() == *bytes);
+        }
+    }
+    (1..=4).for_each(|machine| lan.sends_at(machine, 80));
+    join(writer, reader);
+    soon("all are connected", Duration::from_secs(5), || {
+        let peers = reader.warp(["peers", "--json"]).ok();
+        reader.json(&peers, "sum(p['connected'] for p in d['peers'])") == "4"
+    });
+    // Told of a death at once, by silence of the process, of the network.
+    let stopped = devices[2].daemon().to_string();
+    let acts: [&(dyn Fn() + Sync); 3] =
+        [&|| devices[1].kill(), &|| drop(must("kill", ["-STOP", &stopped])), &|| lan.silence(4)];
+    for (n, act) in acts.iter().enumerate() {
+        let path = reader.at(format!("f{n}"));
+        let (bytes, took) = read_while(&path, Duration::from_millis(150), act);
+        assert!(bytes == files[n], "f{n} came otherwise");
+        // 24 MB from one peer alone takes 2.4 s.
+        assert!(took < Duration::from_secs(8), "f{n} took {took:?}");
+    }
+    must("kill", ["-CONT", &stopped]);
+    assert!(!reader.log().contains("sent bytes that are not"), "nobody has lied");
+}
+
+#[test]
+fn without_any_peer_what_is_known_is_there_and_the_rest_is_an_error_in_time_mount() {
+    let (lan, devices) = devices(2);
+    let [writer, reader] = &devices[..] else { unreachable!() };
+    mkdir(&writer.at("d"));
+    write(&writer.at("d/known"), &noise(100_000, 1));
+    write(&writer.at("d/unknown"), &noise(100_000, 2));
+    writer.sync();
+    join(writer, reader);
+    let known = fs::read(reader.at("d/known")).unwrap();
+    must("ls", ["-l", &reader.at("d").to_string_lossy()]);
+    lan.silence(1);
+    // The peer is noticed to be gone.
+    std::thread::sleep(Duration::from_secs(7));
+    assert!(fs::read(reader.at("d/known")).unwrap() == known);
+    must("ls", ["-l", &reader.at("d").to_string_lossy()]);
+    must("df", [reader.m()]);
+    // A reader who waits can be killed.
+    let mut cat = Command::new("cat");
+    let mut cat = cat.arg(reader.at("d/unknown")).spawn().unwrap();
+    std::thread::sleep(Duration::from_millis(300));
+    let began = Instant::now();
+    cat.kill().unwrap();
+    cat.wait().unwrap();
+    assert!(began.elapsed() < Duration::from_secs(5), "{:?}", began.elapsed());
+    let began = Instant::now();
+    let failed = fs::read(reader.at("d/unknown")).unwrap_err();
+    assert_eq!(failed.raw_os_error(), Some(5), "EIO: {failed}");
+    assert!(began.elapsed() < Duration::from_secs(32), "{:?}", began.elapsed());
+    assert!(reader.log().contains("no peer is connected"), "the log says why");
+    // Who has waited in vain does not wait as long again.
+    let began = Instant::now();
+    assert!(fs::read(reader.at("d/unknown")).is_err());
+    assert!(began.elapsed() < Duration::from_secs(5), "{:?}", began.elapsed());
+    lan.restore(1);
+    soon("the peer is back", Duration::from_secs(30), || fs::read(reader.at("d/unknown")).is_ok());
+    assert_eq!(differences(&writer.m(), &reader.m()), "");
+}
+
+#[test]
+fn a_ticket_is_good_for_what_it_says_and_no_longer() {
+    let (_lan, devices) = devices(3);
+    let (writer, a, b) = (&devices[0], &devices[1], &devices[2]);
+    let join = |device: &Device, ticket: &str| device.warp(["portal", "join", ticket]).run();
+    let says = |output: warp_tests::Output, code: i32, why: &str| {
+        let output = output.exits(code);
+        assert!(output.stderr.contains(why), "{}", output.stderr);
+    };
+    let good = ticket(writer, &[]);
+    // Mistyped, cut, nothing of the kind, one's own.
+    let mut typed = good.clone().into_bytes();
+    typed[30] = if typed[30] == b'a' { b'b' } else { b'a' };
+    says(join(a, std::str::from_utf8(&typed).unwrap()), 2, "checksum");
+    says(join(a, &good[..good.len() - 5]), 2, "ticket");
+    says(join(a, "https://example.org"), 2, "warp1");
+    says(join(writer, &good), 2, "own");
+    // Used.
+    join(a, &good).exits(0);
+    says(join(b, &good), 7, "used");
+    says(join(a, &good), 2, "already");
+    // Taken back.
+    let open = ticket(writer, &["--uses", "5"]);
+    writer.warp(["portal", "expire", "p", "--invites"]).ok();
+    says(join(b, &open), 7, "revoked");
+    // Nobody there.
+    let lost = ticket(writer, &[]);
+    writer.warp(["down"]).ok();
+    says(join(b, &lost), 5, "answer");
+}
+
+#[test]
+fn of_two_who_race_for_one_ticket_one_joins() {
+    let (_lan, devices) = devices(3);
+    let ticket = ticket(&devices[0], &[]);
+    let codes: Vec<i32> = std::thread::scope(|scope| {
+        let join = |n: usize| {
+            let (devices, ticket) = (&devices, &ticket);
+            scope.spawn(move || devices[n].warp(["portal", "join", ticket]).run().code)
+        };
+        [join(1), join(2)].map(|joined| joined.join().unwrap()).into()
+    });
+    let mut sorted = codes.clone();
+    sorted.sort_unstable();
+    assert_eq!(sorted, [0, 7], "{codes:?}");
+}
+
+#[test]
+fn who_is_removed_gets_nothing_new_through_the_mount() {
+    let (_lan, devices) = devices(2);
+    let [writer, reader] = &devices[..] else { unreachable!() };
+    write(&writer.at("old"), &noise(50_000, 1));
+    writer.sync();
+    join(writer, reader);
+    assert!(fs::read(reader.at("old")).is_ok());
+    let peers = writer.warp(["peers", "--json"]).ok();
+    let name = writer.json(&peers, "d['peers'][0]['name']");
+    writer.warp(["portal", "expire", "p", "--member", &name]).ok();
+    write(&writer.at("new"), &noise(50_000, 2));
+    writer.sync();
+    std::thread::sleep(Duration::from_secs(3));
+    assert!(!reader.at("new").exists());
+    assert!(fs::read(reader.at("old")).is_ok(), "what it has, it has");
+    let peers = writer.warp(["peers", "--json"]).ok();
+    assert_eq!(writer.json(&peers, "d['peers']"), "[]");
+}
