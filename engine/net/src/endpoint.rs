@@ -9,9 +9,7 @@
 
 use crate::close::Close;
 use crate::error::{NetError, Reach, Result};
-use crate::limits::{
-    ADDRS_MAX, ANSWER, BATCHES_MAX, HANDSHAKES_MAX, HANDSHAKES_UNCHECKED_MAX,
-};
+use crate::limits::{ADDRS_MAX, ANSWER, BATCHES_MAX, HANDSHAKES_MAX, HANDSHAKES_UNCHECKED_MAX};
 use crate::link::Link;
 use crate::pace::Pacer;
 use crate::roll::{Call, Roll, Shared, make_calls};
@@ -101,9 +99,7 @@ impl Endpoint {
         let usable = |ip: &IpAddr| match ip {
             IpAddr::V4(ip) => !ip.is_loopback(),
             // A link-local address means nothing without its interface.
-            IpAddr::V6(ip) => {
-                bound.is_ipv6() && !ip.is_loopback() && !ip.is_unicast_link_local()
-            }
+            IpAddr::V6(ip) => bound.is_ipv6() && !ip.is_loopback() && !ip.is_unicast_link_local(),
         };
         let interfaces = if_addrs::get_if_addrs().unwrap_or_default();
         let addrs = interfaces.iter().map(if_addrs::Interface::ip).filter(usable);
@@ -357,4 +353,3 @@ async fn accept(quinn: quinn::Endpoint, shared: Arc<Shared>) {
         });
     }
 }
-

@@ -134,7 +134,8 @@ impl Link {
     /// Puts a frame on its way. What is too long for a frame is an error of
     /// the caller and concerns no one else.
     pub(crate) fn put(&self, frame: &Frame) -> Result<()> {
-        let bytes = frame.encode().map_err(|source| NetError::TooMuch { what: frame.name(), source })?;
+        let bytes =
+            frame.encode().map_err(|source| NetError::TooMuch { what: frame.name(), source })?;
         if !self.outbox.put(bytes) {
             self.blame(Fault::Slow);
         }

@@ -295,10 +295,8 @@ mod tests {
         let runner = pacer.clone();
         let task = tokio::spawn(async move { runner.run().await });
         pacer.turn(DeviceId([1; 32]), 1 << 20).await;
-        let given_up = tokio::time::timeout(
-            Duration::from_millis(1),
-            pacer.turn(DeviceId([1; 32]), 1 << 20),
-        );
+        let given_up =
+            tokio::time::timeout(Duration::from_millis(1), pacer.turn(DeviceId([1; 32]), 1 << 20));
         assert!(given_up.await.is_err());
         let start = Instant::now();
         pacer.turn(DeviceId([2; 32]), 1000).await;

@@ -14,7 +14,9 @@ use crate::limits::{
 };
 use crate::tls::Identity;
 use quinn::congestion::BbrConfig;
-use quinn::{EndpointConfig, MtuDiscoveryConfig, ServerConfig, TokioRuntime, TransportConfig, VarInt};
+use quinn::{
+    EndpointConfig, MtuDiscoveryConfig, ServerConfig, TokioRuntime, TransportConfig, VarInt,
+};
 use std::io;
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -61,9 +63,7 @@ pub(crate) fn listen(identity: &Identity, addr: SocketAddr) -> Result<quinn::End
         .incoming_buffer_size(INCOMING_BYTES)
         .incoming_buffer_size_total(INCOMING_BYTES * INCOMING_MAX as u64);
     let mut config = EndpointConfig::default();
-    config
-        .max_udp_payload_size(MTU_MAX_BYTES)
-        .map_err(|error| failed(io::Error::other(error)))?;
+    config.max_udp_payload_size(MTU_MAX_BYTES).map_err(|error| failed(io::Error::other(error)))?;
     quinn::Endpoint::new(config, Some(server), socket, Arc::new(TokioRuntime)).map_err(failed)
 }
 
