@@ -20,7 +20,7 @@ mod tls;
 mod transport;
 
 pub use close::Close;
-pub use discovery::{Discovery, Found};
+pub use discovery::{Discovery, Found, Record, Scope};
 pub use endpoint::{Endpoint, Rates};
 pub use error::{NetError, Reach, Result};
 pub use service::{Joiner, News, Service, Welcome};

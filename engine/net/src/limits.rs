@@ -61,6 +61,8 @@ pub(crate) const BATCHES_MAX: usize = 64;
 pub(crate) const BATCHES_PER_PEER_MAX: usize = 4;
 /// Bytes after which a batch takes no further chunk.
 pub(crate) const BATCH_BYTES: usize = 256 << 10;
+/// Time after which a batch takes no further chunk.
+pub(crate) const BATCH_TIME: Duration = Duration::from_millis(2);
 /// A peer that takes nothing of an answer for so long is given up on.
 pub(crate) const STALL: Duration = Duration::from_secs(10);
 /// Bytes that one turn of a rate limit lets pass, and the quantum of a round.

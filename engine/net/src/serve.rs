@@ -10,7 +10,7 @@
 //! [`Service::chunk`]: crate::Service::chunk
 
 use crate::frames::{self, NoFrame};
-use crate::limits::{ANSWER, BATCH_BYTES, STALL, WAITING_MAX};
+use crate::limits::{ANSWER, BATCH_BYTES, BATCH_TIME, STALL, WAITING_MAX};
 use crate::link::{Fault, Link};
 use crate::roll::Shared;
 use crate::session::Session;
@@ -177,7 +177,9 @@ fn load(
     }
     let mut batch = Vec::new();
     let mut bytes = 0;
-    while bytes < BATCH_BYTES {
+    // What has been found is sent before more is looked for on a slow disk.
+    let began = std::time::Instant::now();
+    while bytes < BATCH_BYTES && began.elapsed() < BATCH_TIME {
         let Some(id) = ids.next() else { break };
         let found = shared.service.chunk(&session.portal, &id);
         if let Some(chunk) = &found {

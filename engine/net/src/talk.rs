@@ -427,8 +427,13 @@ impl Link {
         };
         let peer = self.peer;
         self.ask(move |service| service.heard(&portal, &peer, News::Members(records))).await;
-        if is_learning && let Some(mut asked) = self.talk().asked.remove(&number) {
-            // What the peer said since it accepted was passed over: once more.
+        if !is_learning {
+            return Ok(());
+        }
+        // What the peer said since it accepted was passed over: once more. (The
+        // lock is let go of before the next `Hello` takes it.)
+        let asked = self.talk().asked.remove(&number);
+        if let Some(mut asked) = asked {
             (asked.is_learning, asked.is_second) = (false, true);
             self.put_small(&Frame::Left { session: number });
             self.say_hello(asked);

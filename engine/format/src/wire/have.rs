@@ -82,7 +82,9 @@ impl Prints {
             ids.into_iter().take(MAX_HELD_PRINTS).map(|id| Self::print(salt, bits, &id)).collect();
         prints.sort_unstable();
         prints.dedup();
-        prints.chunks(MAX_FRAME_PRINTS).map(|part| Self { bits, prints: part.to_vec() }).collect()
+        // Longer fingerprints lie farther apart; half as many fit a frame.
+        let part = if bits > 36 { MAX_FRAME_PRINTS / 2 } else { MAX_FRAME_PRINTS };
+        prints.chunks(part).map(|part| Self { bits, prints: part.to_vec() }).collect()
     }
 
     /// How many there are.
@@ -284,6 +286,7 @@ impl Held {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::limits::MAX_CONTROL_LEN;
 
     const SALT: [u8; 32] = [7; 32];
 
@@ -312,6 +315,15 @@ mod tests {
     }
 
     #[test]
+    fn every_part_fits_a_frame_whatever_the_bits() {
+        for bits in [24, 30, 36, 37, 48] {
+            for part in Prints::of(&SALT, bits, ids(0..40_000)) {
+                assert!(wire(&part).len() < MAX_CONTROL_LEN - 64, "{bits} bits");
+            }
+        }
+    }
+
+    #[test]
     fn additions_and_removals_are_followed() {
         let bits = Prints::bits_for(100);
         let one = |range| Prints::of(&SALT, bits, ids(range)).remove(0);
@@ -321,7 +333,7 @@ mod tests {
         held.hear(Have::Removed(one(10..20))).unwrap();
         let expected = |n: &u32| !(10..20).contains(n);
         let found: Vec<u32> =
-            (0..100).filter(|n| held.has(&SALT, &ChunkId::of(&u32::to_le_bytes(*n)))).collect();
+            (0..100u32).filter(|n| held.has(&SALT, &ChunkId::of(&n.to_le_bytes()))).collect();
         assert_eq!(found, (0..60).filter(expected).collect::<Vec<_>>());
         held.hear(Have::Forget).unwrap();
         assert!(held.is_empty());
