@@ -10,6 +10,7 @@
 
 use crate::Micros;
 use crate::holders::{ChunkNo, Holders, PEERS_MAX, PeerNo};
+use crate::levels::{Levels, Runner};
 use crate::limits::{
     COLD_COMMIT_BYTES, FAR_CHUNKS_MAX, FEARED_RATE, PLAN_AGE_MAX, PLAN_CHUNKS_MAX, SECOND,
 };
@@ -48,6 +49,7 @@ pub(crate) struct Plan {
     made_at: Micros,
     /// The least urgent chunk that the plan looked at.
     last: Option<Key>,
+    pub(crate) levels: Levels,
     /// The unproven peer that is begun with.
     pub(crate) nearest: Option<PeerNo>,
     pub(crate) is_stale: bool,
@@ -56,7 +58,8 @@ pub(crate) struct Plan {
 impl Plan {
     pub(crate) fn new() -> Self {
         let steps = vec![VecDeque::new(); PEERS_MAX];
-        Self { steps, made_at: 0, last: None, nearest: None, is_stale: true }
+        let levels = Levels::default();
+        Self { steps, made_at: 0, last: None, levels, nearest: None, is_stale: true }
     }
 
     /// A chunk became wanted: it matters if it is more urgent than others.
@@ -105,6 +108,14 @@ impl Lanes {
     /// planned; of all peers, if there are no such.
     fn needy(&self) -> usize {
         self.lanes.iter().filter(|lane| self.counts(lane.peer) && lane.need > 0).count()
+    }
+
+    /// Who takes part in the large plan.
+    fn runners(&self) -> Vec<Runner> {
+        let taking_part = self.lanes.iter().filter(|lane| !self.spared.contains(lane.peer));
+        taking_part
+            .map(|lane| Runner { peer: lane.peer, start: lane.start, rate: lane.rate })
+            .collect()
     }
 
     fn counts(&self, peer: PeerNo) -> bool {
@@ -161,6 +172,10 @@ impl Planner {
         let open = self.open(now);
         self.plan.nearest = self.nearest(&open);
         let mut lanes = self.lanes(now, &open);
+        if self.plan.levels.is_stale(now) {
+            let runners = lanes.runners();
+            self.plan.levels.find(now, &self.wants, &runners);
+        }
         self.probes(now, &lanes);
         self.walk(now, &mut lanes);
     }
@@ -273,7 +288,7 @@ impl Planner {
                 Due::By(due) => due,
                 Due::Bulk(_) => goal,
             };
-            let Some(candidates) = choose(lanes, ready, goal) else { continue };
+            let Some(candidates) = choose(lanes, &self.plan.levels, ready, goal) else { continue };
             let Some(Candidate { peer, .. }) = candidates[0] else { continue };
             self.plan.steps[peer.index()].push_back(Step { key: *key, candidates });
             needy -= usize::from(lanes.give(peer, u64::from(ready.len)));
@@ -314,9 +329,13 @@ impl Planner {
 
 /// Who should have this chunk: the best among the peers to begin with, if it
 /// is in time or nobody is spared; else the best of all that hold it.
-fn choose(lanes: &Lanes, ready: &Ready, goal: Micros) -> Option<Candidates> {
+fn choose(lanes: &Lanes, levels: &Levels, ready: &Ready, goal: Micros) -> Option<Candidates> {
     let len = u64::from(ready.len);
     let free = ready.free.and(&lanes.first).without(&lanes.spared);
+    let fair = lanes.best(&levels.fair(&free), len);
+    if fair[0].is_some_and(|first| first.finish <= goal) {
+        return Some(fair);
+    }
     let best = lanes.best(&free, len);
     if let Some(first) = best[0]
         && (first.finish <= goal || ready.free.and(&lanes.spared).is_empty())

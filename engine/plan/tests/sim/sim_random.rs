@@ -98,9 +98,12 @@ fn many(name: &str, seeds: std::ops::Range<u64>, share: f64, warm: bool) -> Vec<
 #[test]
 fn random_explore() {
     let n: u64 = std::env::var("N").ok().and_then(|n| n.parse().ok()).unwrap_or(200);
-    for (name, share, warm) in
-        [("full cold", 1.0, false), ("full warm", 1.0, true), ("half cold", 0.5, false), ("half warm", 0.5, true)]
-    {
+    for (name, share, warm) in [
+        ("full cold", 1.0, false),
+        ("full warm", 1.0, true),
+        ("half cold", 0.5, false),
+        ("half warm", 0.5, true),
+    ] {
         let t = std::time::Instant::now();
         many(name, 0..n, share, warm);
         println!("  {:?} a run", t.elapsed() / n as u32);
@@ -115,18 +118,37 @@ fn random_debug() {
     let story = story(seed, share, warm);
     let run: Run = run(&story.actors, &story.pieces);
     let bound = bound::fluid(&story.actors, &story.pieces[story.first..]);
-    println!("bound {} took {} chunks {} x {}", bound / MS, (run.makespan() - story.start) / MS, story.pieces.len()-story.first, story.pieces[story.first].len);
+    println!(
+        "bound {} took {} chunks {} x {}",
+        bound / MS,
+        (run.makespan() - story.start) / MS,
+        story.pieces.len() - story.first,
+        story.pieces[story.first].len
+    );
     println!("{:?} waste {}", run.counts, run.waste);
     for (i, a) in story.actors.iter().enumerate() {
         let mine: Vec<_> = run.log.iter().filter(|(_, x)| usize::from(x.peer.0) == i).collect();
         let last = mine.iter().map(|(_, x)| run.done[x.chunk.0 as usize]).max().unwrap_or(0);
-        println!("peer {i} rate {} rtt {} chunk time {} asked {} first {:?} last done {} ideal {}", a.rates[0].1, a.rtt / MS, story.pieces[story.first].len * 1000 / a.rates[0].1, mine.len(),
-          mine.iter().take(12).map(|(t, x)| (*t / MS, x.chunk.0)).collect::<Vec<_>>(), (last.max(story.start) - story.start) / MS, a.volume(a.rtt, bound) as u64 / story.pieces[story.first].len);
+        println!(
+            "peer {i} rate {} rtt {} chunk time {} asked {} first {:?} last done {} ideal {}",
+            a.rates[0].1,
+            a.rtt / MS,
+            story.pieces[story.first].len * 1000 / a.rates[0].1,
+            mine.len(),
+            mine.iter().take(12).map(|(t, x)| (*t / MS, x.chunk.0)).collect::<Vec<_>>(),
+            (last.max(story.start) - story.start) / MS,
+            a.volume(a.rtt, bound) as u64 / story.pieces[story.first].len
+        );
     }
     let mut last: Vec<_> = run.done.iter().enumerate().map(|(i, t)| (*t, i)).collect();
     last.sort();
     for (t, i) in last.iter().rev().take(12) {
-        let who: Vec<_> = run.log.iter().filter(|(_, a)| a.chunk.0 as usize == *i).map(|(t, a)| (*t / 1000, a.peer.0, a.why, a.finish / 1000)).collect();
+        let who: Vec<_> = run
+            .log
+            .iter()
+            .filter(|(_, a)| a.chunk.0 as usize == *i)
+            .map(|(t, a)| (*t / 1000, a.peer.0, a.why, a.finish / 1000))
+            .collect();
         println!("   {} at {} {:?}", i, t / 1000, who);
     }
 }

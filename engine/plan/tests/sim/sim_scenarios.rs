@@ -79,10 +79,21 @@ fn a_with_rates_that_change_every_second() {
         let mut last: Vec<_> = run.done.iter().enumerate().map(|(i, t)| (*t, i)).collect();
         last.sort();
         for (t, i) in last.iter().rev().take(6) {
-            let who: Vec<_> = run.log.iter().filter(|(_, a)| a.chunk.0 as usize == *i).map(|(t, a)| (*t/1000, a.peer.0, a.why, a.finish/1000)).collect();
+            let who: Vec<_> = run
+                .log
+                .iter()
+                .filter(|(_, a)| a.chunk.0 as usize == *i)
+                .map(|(t, a)| (*t / 1000, a.peer.0, a.why, a.finish / 1000))
+                .collect();
             println!("   {} at {} {:?}", i, t / 1000, who);
         }
-        println!("   {:?}", actors.iter().map(|a| a.rates[..5].iter().map(|r| r.1/1000000).collect::<Vec<_>>()).collect::<Vec<_>>());
+        println!(
+            "   {:?}",
+            actors
+                .iter()
+                .map(|a| a.rates[..5].iter().map(|r| r.1 / 1000000).collect::<Vec<_>>())
+                .collect::<Vec<_>>()
+        );
         continue;
         assert!(f.ratio <= 1.02 && f.stall_ms <= 300 && f.waste <= 0.01);
     }
