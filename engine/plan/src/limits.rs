@@ -56,6 +56,9 @@ pub(crate) const LEVELS_ROUNDS: usize = 4;
 /// How long a large plan is used: a sixteenth of what is left, within these.
 pub(crate) const LEVELS_AGE_MIN: Micros = 20 * MS;
 pub(crate) const LEVELS_AGE_MAX: Micros = 500 * MS;
+/// This part of the time that is left, a peer may be later than the last: far
+/// from the end, order matters more than balance.
+pub(crate) const LEVELS_SLACK: Micros = 16;
 
 /// A second copy has to save a quarter of the time and this.
 pub(crate) const HEDGE_GAIN: Micros = 5 * MS;

@@ -86,6 +86,8 @@ struct Lane {
     /// When the next chunk would begin to come.
     start: Micros,
     rate: u64,
+    /// When it is done with its share of all that is pending.
+    level: Micros,
     /// Bytes it has room for until the next plan, less those planned.
     need: i64,
     peer: PeerNo,
@@ -101,6 +103,8 @@ struct Lanes {
     /// Metered or on battery.
     spared: Holders,
     usual_len: u64,
+    /// No level may become higher.
+    limit: Micros,
 }
 
 impl Lanes {
@@ -123,13 +127,17 @@ impl Lanes {
         first.is_empty() || first.contains(peer)
     }
 
-    /// The first few holders by finish, exact for this length.
-    fn best(&self, holders: &Holders, len: u64) -> Candidates {
+    /// The first few holders by finish, exact for this chunk. With `fair`, only
+    /// those that have time for it beside their share.
+    fn best(&self, holders: &Holders, ready: &Ready, fair: bool) -> Candidates {
         let mut found = [None; CANDIDATES];
         let mut count = 0;
         for lane in self.lanes.iter().filter(|lane| holders.contains(lane.peer)) {
-            let finish = lane.start + span(len, lane.rate);
-            found[count] = Some(Candidate { peer: lane.peer, finish });
+            let took = span(u64::from(ready.len), lane.rate);
+            if fair && lane.level + took > self.limit && ready.share_of != Some(lane.peer) {
+                continue;
+            }
+            found[count] = Some(Candidate { peer: lane.peer, finish: lane.start + took });
             count += 1;
             if count == CANDIDATES {
                 break;
@@ -139,9 +147,26 @@ impl Lanes {
         found
     }
 
+    /// Levels follow when a chunk goes to another than it was planned for.
+    fn pass_share(&mut self, peer: PeerNo, ready: &Ready) {
+        if self.limit == Micros::MAX || ready.share_of == Some(peer) {
+            return;
+        }
+        for lane in &mut self.lanes {
+            let took = span(u64::from(ready.len), lane.rate);
+            if lane.peer == peer {
+                lane.level += took;
+            } else if ready.share_of == Some(lane.peer) {
+                lane.level = lane.level.saturating_sub(took);
+            }
+        }
+    }
+
     /// Gives a lane a chunk and moves it to where it then belongs. Returns
     /// whether its need is met by that.
-    fn give(&mut self, peer: PeerNo, len: u64) -> bool {
+    fn give(&mut self, peer: PeerNo, ready: &Ready) -> bool {
+        let len = u64::from(ready.len);
+        self.pass_share(peer, ready);
         let counts = self.counts(peer);
         let Some(mut at) = self.lanes.iter().position(|lane| lane.peer == peer) else {
             return false;
@@ -174,7 +199,11 @@ impl Planner {
         let mut lanes = self.lanes(now, &open);
         if self.plan.levels.is_stale(now) {
             let runners = lanes.runners();
-            self.plan.levels.find(now, &self.wants, &runners);
+            self.plan.levels.find(now, &mut self.wants, &runners);
+        }
+        lanes.limit = self.plan.levels.limit();
+        for lane in &mut lanes.lanes {
+            lane.level = self.plan.levels.of(lane.peer);
         }
         self.probes(now, &lanes);
         self.walk(now, &mut lanes);
@@ -198,6 +227,7 @@ impl Planner {
             untried: Holders::NONE,
             spared: Holders::NONE,
             usual_len,
+            limit: Micros::MAX,
         };
         for peer in open.iter() {
             let Some(known) = &self.peers[peer.index()] else { continue };
@@ -218,7 +248,8 @@ impl Planner {
                 (false, false) => u64::from(known.queue.is_empty()),
             };
             let need = limit as i64 - known.backlog() as i64;
-            lanes.push(Lane { finish: start + span(usual_len, rate), start, rate, need, peer });
+            let finish = start + span(usual_len, rate);
+            lanes.push(Lane { finish, start, rate, level: 0, need, peer });
         }
         lanes.sort_by_key(|lane| (lane.finish, lane.peer));
         all.lanes = lanes;
@@ -288,10 +319,10 @@ impl Planner {
                 Due::By(due) => due,
                 Due::Bulk(_) => goal,
             };
-            let Some(candidates) = choose(lanes, &self.plan.levels, ready, goal) else { continue };
+            let Some(candidates) = choose(lanes, ready, goal) else { continue };
             let Some(Candidate { peer, .. }) = candidates[0] else { continue };
             self.plan.steps[peer.index()].push_back(Step { key: *key, candidates });
-            needy -= usize::from(lanes.give(peer, u64::from(ready.len)));
+            needy -= usize::from(lanes.give(peer, ready));
         }
         if needy > 0 && self.wants.pending.len() > PLAN_CHUNKS_MAX {
             self.far(now, lanes);
@@ -329,14 +360,13 @@ impl Planner {
 
 /// Who should have this chunk: the best among the peers to begin with, if it
 /// is in time or nobody is spared; else the best of all that hold it.
-fn choose(lanes: &Lanes, levels: &Levels, ready: &Ready, goal: Micros) -> Option<Candidates> {
-    let len = u64::from(ready.len);
+fn choose(lanes: &Lanes, ready: &Ready, goal: Micros) -> Option<Candidates> {
     let free = ready.free.and(&lanes.first).without(&lanes.spared);
-    let fair = lanes.best(&levels.fair(&free), len);
+    let fair = lanes.best(&free, ready, true);
     if fair[0].is_some_and(|first| first.finish <= goal) {
         return Some(fair);
     }
-    let best = lanes.best(&free, len);
+    let best = lanes.best(&free, ready, false);
     if let Some(first) = best[0]
         && (first.finish <= goal || ready.free.and(&lanes.spared).is_empty())
     {
@@ -344,10 +374,11 @@ fn choose(lanes: &Lanes, levels: &Levels, ready: &Ready, goal: Micros) -> Option
     }
     // Nobody proven holds it, or too late: an untried peer is better than
     // none, and a spared one better than one too late.
-    let untried = lanes.best(&ready.free.and(&lanes.untried).without(&lanes.spared), len);
+    let untried = ready.free.and(&lanes.untried).without(&lanes.spared);
+    let untried = lanes.best(&untried, ready, false);
     if best[0].is_none() && untried[0].is_some_and(|first| first.finish <= goal) {
         return Some(untried);
     }
-    let any = lanes.best(&ready.free, len);
+    let any = lanes.best(&ready.free, ready, false);
     any[0].is_some().then_some(any)
 }

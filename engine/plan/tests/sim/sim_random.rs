@@ -152,3 +152,23 @@ fn random_debug() {
         println!("   {} at {} {:?}", i, t / 1000, who);
     }
 }
+
+#[test]
+fn random_debug2() {
+    let seed: u64 = std::env::var("SEED").ok().and_then(|n| n.parse().ok()).unwrap_or(130);
+    let warm = std::env::var("WARM").is_ok();
+    let who: u8 = std::env::var("WHO").ok().and_then(|n| n.parse().ok()).unwrap_or(0);
+    let story = story(seed, 0.5, warm);
+    let run: Run = run(&story.actors, &story.pieces);
+    for (t, a) in run.log.iter().filter(|(_, a)| a.peer.0 == who) {
+        let h = story.pieces[a.chunk.0 as usize].holders;
+        println!(
+            "{} chunk {} holders {:?} done {} cand {:?}",
+            t / MS,
+            a.chunk.0,
+            h.iter().map(|p| p.0).collect::<Vec<_>>(),
+            run.done[a.chunk.0 as usize] / MS,
+            a.candidates.iter().flatten().map(|c| (c.peer.0, c.finish / MS)).collect::<Vec<_>>()
+        );
+    }
+}
