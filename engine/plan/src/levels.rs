@@ -35,8 +35,7 @@ pub(crate) struct Runner {
 pub(crate) struct Levels {
     /// By peer, when it is done; 0 for all others, and if there is no plan.
     level: Vec<Micros>,
-    /// A level may become as high as this.
-    limit: Micros,
+    slack: Micros,
     /// When they are to be found anew.
     stale_at: Micros,
 }
@@ -55,9 +54,10 @@ impl Levels {
         self.level.get(peer.index()).copied().unwrap_or(0)
     }
 
-    /// How high a level may become; with no plan, as high as it likes.
-    pub(crate) fn limit(&self) -> Micros {
-        if self.level.is_empty() { Micros::MAX } else { self.limit }
+    /// So much later than whose share it is may a taker of a chunk be done;
+    /// with no plan, as late as it likes.
+    pub(crate) fn slack(&self) -> Micros {
+        if self.level.is_empty() { Micros::MAX } else { self.slack }
     }
 
     /// A peer took what was another's share.
@@ -99,7 +99,7 @@ impl Levels {
         let last = runners.iter().map(|runner| placement[runner.peer.index()]).max();
         let left = last.unwrap_or(now).saturating_sub(now);
         self.stale_at = now + (left / 16).clamp(LEVELS_AGE_MIN, LEVELS_AGE_MAX);
-        self.limit = now + left + left / LEVELS_SLACK;
+        self.slack = left / LEVELS_SLACK;
         self.level = placement;
     }
 }

@@ -58,7 +58,7 @@ pub(crate) const LEVELS_AGE_MIN: Micros = 20 * MS;
 pub(crate) const LEVELS_AGE_MAX: Micros = 500 * MS;
 /// This part of the time that is left, a peer may be later than the last: far
 /// from the end, order matters more than balance.
-pub(crate) const LEVELS_SLACK: Micros = 16;
+pub(crate) const LEVELS_SLACK: Micros = 64;
 
 /// A second copy has to save a quarter of the time and this.
 pub(crate) const HEDGE_GAIN: Micros = 5 * MS;

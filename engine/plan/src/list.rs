@@ -103,8 +103,8 @@ struct Lanes {
     /// Metered or on battery.
     spared: Holders,
     usual_len: u64,
-    /// No level may become higher.
-    limit: Micros,
+    /// So much later than whose share it is may a taker of a chunk be done.
+    slack: Micros,
 }
 
 impl Lanes {
@@ -130,11 +130,14 @@ impl Lanes {
     /// The first few holders by finish, exact for this chunk. With `fair`, only
     /// those that have time for it beside their share.
     fn best(&self, holders: &Holders, ready: &Ready, fair: bool) -> Candidates {
+        let giver = ready.share_of.filter(|_| fair && self.slack < Micros::MAX);
+        let giver = giver.and_then(|peer| self.lanes.iter().find(|lane| lane.peer == peer));
+        let limit = giver.map_or(Micros::MAX, |giver| giver.level + self.slack);
         let mut found = [None; CANDIDATES];
         let mut count = 0;
         for lane in self.lanes.iter().filter(|lane| holders.contains(lane.peer)) {
             let took = span(u64::from(ready.len), lane.rate);
-            if fair && lane.level + took > self.limit && ready.share_of != Some(lane.peer) {
+            if fair && ready.share_of != Some(lane.peer) && lane.level + took > limit {
                 continue;
             }
             found[count] = Some(Candidate { peer: lane.peer, finish: lane.start + took });
@@ -149,7 +152,7 @@ impl Lanes {
 
     /// Levels follow when a chunk goes to another than it was planned for.
     fn pass_share(&mut self, peer: PeerNo, ready: &Ready) {
-        if self.limit == Micros::MAX || ready.share_of == Some(peer) {
+        if self.slack == Micros::MAX || ready.share_of == Some(peer) {
             return;
         }
         for lane in &mut self.lanes {
@@ -201,7 +204,7 @@ impl Planner {
             let runners = lanes.runners();
             self.plan.levels.find(now, &mut self.wants, &runners);
         }
-        lanes.limit = self.plan.levels.limit();
+        lanes.slack = self.plan.levels.slack();
         for lane in &mut lanes.lanes {
             lane.level = self.plan.levels.of(lane.peer);
         }
@@ -227,7 +230,7 @@ impl Planner {
             untried: Holders::NONE,
             spared: Holders::NONE,
             usual_len,
-            limit: Micros::MAX,
+            slack: Micros::MAX,
         };
         for peer in open.iter() {
             let Some(known) = &self.peers[peer.index()] else { continue };
