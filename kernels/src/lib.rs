@@ -1,10 +1,12 @@
 //! Data-parallel numbers: slices and integers only, no crate of warp below it.
 //!
-//! Step *cut* of the walk in (`format::chunk` asks, this answers).
+//! Step *cut* of the walk in (`format::chunk` asks, this answers), and the
+//! large plans of step *planner* of the walk out ([`CostKernel`], for `plan`).
 //! Promises: the same answer on every CPU (the SIMD paths of `gearhash` are
 //! tested against the plain loop here), golden cut points in `format`.
-//! Never: allocates, reads a clock, keeps state between calls.
-//! Tested by the unit tests below and by `engine/format/tests/golden.rs`.
+//! Never: reads a clock, keeps state between calls.
+//! Tested by the unit tests below, by `tests/prop_cost.rs`, and by
+//! `engine/format/tests/golden.rs`.
 //!
 //! ```
 //! use warp_kernels::GearTable;
@@ -13,6 +15,12 @@
 //! assert_eq!(table.search(&[], b"abc", 0), Some(1));
 //! ```
 #![forbid(unsafe_code)]
+
+mod cost;
+mod cost_cpu;
+
+pub use cost::{BEST, Classes, CostKernel, EDGES_MAX, Edges, NOBODY, Placement, pace, took_us};
+pub use cost_cpu::Cpu;
 
 /// Bytes of history that a gear hash depends on: each byte shifts the 64-bit
 /// state by one, so byte 65 back has left it.

@@ -152,8 +152,25 @@ impl Planner {
             // It may have been cancelled, or asked of another meanwhile.
             let Some(ready) = self.wants.pending.get(&step.key) else { continue };
             if ready.free.contains(peer) {
+                let (len, share_of) = (u64::from(ready.len), ready.share_of);
+                self.pass_share(peer, len, share_of);
                 self.assign(now, peer, step, None, out);
             }
+        }
+    }
+
+    /// Levels follow when a chunk goes to another than it was planned for.
+    fn pass_share(&mut self, peer: PeerNo, len: u64, share_of: Option<PeerNo>) {
+        if share_of == Some(peer) {
+            return;
+        }
+        let took = |peer: PeerNo| Some(span(len, self.peers[peer.index()].as_ref()?.rate()));
+        let before = share_of.and_then(|peer| Some((peer, took(peer)?)));
+        if let Some(took) = took(peer) {
+            self.plan.levels.taken(peer, took);
+        }
+        if let Some((peer, took)) = before {
+            self.plan.levels.spared(peer, took);
         }
     }
 

@@ -68,6 +68,11 @@ impl Holders {
         Self(std::array::from_fn(|index| self.0[index] & !other.0[index]))
     }
 
+    /// As a bitmap, peer 0 in the lowest bit of the first word.
+    pub(crate) fn words(&self) -> [u64; WORDS] {
+        self.0
+    }
+
     /// The peers, by number.
     pub fn iter(&self) -> impl Iterator<Item = PeerNo> + use<> {
         let words = self.0;

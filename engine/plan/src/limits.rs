@@ -49,6 +49,17 @@ pub(crate) const PLAN_CHUNKS_MAX: usize = 2_048;
 /// Chunks beyond it among which an idle slow peer finds one.
 pub(crate) const FAR_CHUNKS_MAX: usize = 64;
 
+/// Pending chunks that a large plan looks at; of more, every n-th.
+pub(crate) const LEVELS_CHUNKS_MAX: usize = 2_048;
+/// Rounds of the kernel: most that move do so in the first two.
+pub(crate) const LEVELS_ROUNDS: usize = 4;
+/// How long a large plan is used: a sixteenth of what is left, within these.
+pub(crate) const LEVELS_AGE_MIN: Micros = 20 * MS;
+pub(crate) const LEVELS_AGE_MAX: Micros = 500 * MS;
+/// This part of the time that is left, a peer may be later than the last: far
+/// from the end, order matters more than balance.
+pub(crate) const LEVELS_SLACK: Micros = 64;
+
 /// A second copy has to save a quarter of the time and this.
 pub(crate) const HEDGE_GAIN: Micros = 5 * MS;
 /// Chunks from the head of the line on that may be asked for twice.

@@ -10,6 +10,7 @@
 
 use crate::Micros;
 use crate::holders::{ChunkNo, Holders, PEERS_MAX, PeerNo};
+use crate::levels::{Levels, Runner};
 use crate::limits::{
     COLD_COMMIT_BYTES, FAR_CHUNKS_MAX, FEARED_RATE, PLAN_AGE_MAX, PLAN_CHUNKS_MAX, SECOND,
 };
@@ -48,6 +49,7 @@ pub(crate) struct Plan {
     made_at: Micros,
     /// The least urgent chunk that the plan looked at.
     last: Option<Key>,
+    pub(crate) levels: Levels,
     /// The unproven peer that is begun with.
     pub(crate) nearest: Option<PeerNo>,
     pub(crate) is_stale: bool,
@@ -56,7 +58,8 @@ pub(crate) struct Plan {
 impl Plan {
     pub(crate) fn new() -> Self {
         let steps = vec![VecDeque::new(); PEERS_MAX];
-        Self { steps, made_at: 0, last: None, nearest: None, is_stale: true }
+        let levels = Levels::default();
+        Self { steps, made_at: 0, last: None, levels, nearest: None, is_stale: true }
     }
 
     /// A chunk became wanted: it matters if it is more urgent than others.
@@ -83,6 +86,8 @@ struct Lane {
     /// When the next chunk would begin to come.
     start: Micros,
     rate: u64,
+    /// When it is done with its share of all that is pending.
+    level: Micros,
     /// Bytes it has room for until the next plan, less those planned.
     need: i64,
     peer: PeerNo,
@@ -98,6 +103,8 @@ struct Lanes {
     /// Metered or on battery.
     spared: Holders,
     usual_len: u64,
+    /// So much later than whose share it is may a taker of a chunk be done.
+    slack: Micros,
 }
 
 impl Lanes {
@@ -107,18 +114,33 @@ impl Lanes {
         self.lanes.iter().filter(|lane| self.counts(lane.peer) && lane.need > 0).count()
     }
 
+    /// Who takes part in the large plan.
+    fn runners(&self) -> Vec<Runner> {
+        let taking_part = self.lanes.iter().filter(|lane| !self.spared.contains(lane.peer));
+        taking_part
+            .map(|lane| Runner { peer: lane.peer, start: lane.start, rate: lane.rate })
+            .collect()
+    }
+
     fn counts(&self, peer: PeerNo) -> bool {
         let first = self.first.without(&self.spared);
         first.is_empty() || first.contains(peer)
     }
 
-    /// The first few holders by finish, exact for this length.
-    fn best(&self, holders: &Holders, len: u64) -> Candidates {
+    /// The first few holders by finish, exact for this chunk. With `fair`, only
+    /// those that have time for it beside their share.
+    fn best(&self, holders: &Holders, ready: &Ready, fair: bool) -> Candidates {
+        let giver = ready.share_of.filter(|_| fair && self.slack < Micros::MAX);
+        let giver = giver.and_then(|peer| self.lanes.iter().find(|lane| lane.peer == peer));
+        let limit = giver.map_or(Micros::MAX, |giver| giver.level + self.slack);
         let mut found = [None; CANDIDATES];
         let mut count = 0;
         for lane in self.lanes.iter().filter(|lane| holders.contains(lane.peer)) {
-            let finish = lane.start + span(len, lane.rate);
-            found[count] = Some(Candidate { peer: lane.peer, finish });
+            let took = span(u64::from(ready.len), lane.rate);
+            if fair && ready.share_of != Some(lane.peer) && lane.level + took > limit {
+                continue;
+            }
+            found[count] = Some(Candidate { peer: lane.peer, finish: lane.start + took });
             count += 1;
             if count == CANDIDATES {
                 break;
@@ -128,9 +150,26 @@ impl Lanes {
         found
     }
 
+    /// Levels follow when a chunk goes to another than it was planned for.
+    fn pass_share(&mut self, peer: PeerNo, ready: &Ready) {
+        if self.slack == Micros::MAX || ready.share_of == Some(peer) {
+            return;
+        }
+        for lane in &mut self.lanes {
+            let took = span(u64::from(ready.len), lane.rate);
+            if lane.peer == peer {
+                lane.level += took;
+            } else if ready.share_of == Some(lane.peer) {
+                lane.level = lane.level.saturating_sub(took);
+            }
+        }
+    }
+
     /// Gives a lane a chunk and moves it to where it then belongs. Returns
     /// whether its need is met by that.
-    fn give(&mut self, peer: PeerNo, len: u64) -> bool {
+    fn give(&mut self, peer: PeerNo, ready: &Ready) -> bool {
+        let len = u64::from(ready.len);
+        self.pass_share(peer, ready);
         let counts = self.counts(peer);
         let Some(mut at) = self.lanes.iter().position(|lane| lane.peer == peer) else {
             return false;
@@ -161,6 +200,14 @@ impl Planner {
         let open = self.open(now);
         self.plan.nearest = self.nearest(&open);
         let mut lanes = self.lanes(now, &open);
+        if self.plan.levels.is_stale(now) {
+            let runners = lanes.runners();
+            self.plan.levels.find(now, &mut self.wants, &runners);
+        }
+        lanes.slack = self.plan.levels.slack();
+        for lane in &mut lanes.lanes {
+            lane.level = self.plan.levels.of(lane.peer);
+        }
         self.probes(now, &lanes);
         self.walk(now, &mut lanes);
     }
@@ -183,6 +230,7 @@ impl Planner {
             untried: Holders::NONE,
             spared: Holders::NONE,
             usual_len,
+            slack: Micros::MAX,
         };
         for peer in open.iter() {
             let Some(known) = &self.peers[peer.index()] else { continue };
@@ -203,7 +251,8 @@ impl Planner {
                 (false, false) => u64::from(known.queue.is_empty()),
             };
             let need = limit as i64 - known.backlog() as i64;
-            lanes.push(Lane { finish: start + span(usual_len, rate), start, rate, need, peer });
+            let finish = start + span(usual_len, rate);
+            lanes.push(Lane { finish, start, rate, level: 0, need, peer });
         }
         lanes.sort_by_key(|lane| (lane.finish, lane.peer));
         all.lanes = lanes;
@@ -276,7 +325,7 @@ impl Planner {
             let Some(candidates) = choose(lanes, ready, goal) else { continue };
             let Some(Candidate { peer, .. }) = candidates[0] else { continue };
             self.plan.steps[peer.index()].push_back(Step { key: *key, candidates });
-            needy -= usize::from(lanes.give(peer, u64::from(ready.len)));
+            needy -= usize::from(lanes.give(peer, ready));
         }
         if needy > 0 && self.wants.pending.len() > PLAN_CHUNKS_MAX {
             self.far(now, lanes);
@@ -315,9 +364,12 @@ impl Planner {
 /// Who should have this chunk: the best among the peers to begin with, if it
 /// is in time or nobody is spared; else the best of all that hold it.
 fn choose(lanes: &Lanes, ready: &Ready, goal: Micros) -> Option<Candidates> {
-    let len = u64::from(ready.len);
     let free = ready.free.and(&lanes.first).without(&lanes.spared);
-    let best = lanes.best(&free, len);
+    let fair = lanes.best(&free, ready, true);
+    if fair[0].is_some_and(|first| first.finish <= goal) {
+        return Some(fair);
+    }
+    let best = lanes.best(&free, ready, false);
     if let Some(first) = best[0]
         && (first.finish <= goal || ready.free.and(&lanes.spared).is_empty())
     {
@@ -325,10 +377,11 @@ fn choose(lanes: &Lanes, ready: &Ready, goal: Micros) -> Option<Candidates> {
     }
     // Nobody proven holds it, or too late: an untried peer is better than
     // none, and a spared one better than one too late.
-    let untried = lanes.best(&ready.free.and(&lanes.untried).without(&lanes.spared), len);
+    let untried = ready.free.and(&lanes.untried).without(&lanes.spared);
+    let untried = lanes.best(&untried, ready, false);
     if best[0].is_none() && untried[0].is_some_and(|first| first.finish <= goal) {
         return Some(untried);
     }
-    let any = lanes.best(&ready.free, len);
+    let any = lanes.best(&ready.free, ready, false);
     any[0].is_some().then_some(any)
 }

@@ -19,6 +19,7 @@ use std::collections::VecDeque;
 pub(crate) struct Sent {
     pub(crate) chunk: ChunkNo,
     pub(crate) len: u64,
+    at: Micros,
 }
 
 /// Whether a peer is believed to be there.
@@ -152,13 +153,22 @@ impl Peer {
             self.first_due = true;
             self.delivery.paused();
         }
-        self.queue.push_back(Sent { chunk, len });
+        self.queue.push_back(Sent { chunk, len, at: now });
         self.asked_bytes += len;
+    }
+
+    /// Takes out of the measured time what the peer could not use: before a
+    /// round trip is over, the oldest request brings nothing.
+    fn skip_pause(&mut self, now: Micros) {
+        let Some(oldest) = self.queue.front() else { return };
+        let ready = (oldest.at + self.rtt.smooth()).min(now);
+        self.delivery.skip(ready.saturating_sub(self.heard));
     }
 
     /// Bytes of open requests arrived.
     pub(crate) fn arrived(&mut self, now: Micros, bytes: u64) {
         let bytes = bytes.min(self.backlog());
+        self.skip_pause(now);
         self.here_bytes += bytes;
         self.heard = now;
         self.first_due = false;
@@ -173,6 +183,7 @@ impl Peer {
     /// A request was answered in full: what was not told as progress is here
     /// as well. Returns whether it was open.
     pub(crate) fn completed(&mut self, now: Micros, chunk: ChunkNo) -> bool {
+        self.skip_pause(now);
         self.heard = now;
         self.first_due = false;
         let Some(place) = self.queue.iter().position(|sent| sent.chunk == chunk) else {

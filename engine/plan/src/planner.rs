@@ -390,6 +390,7 @@ impl Planner {
 
     /// Something happened that makes the plan void.
     pub(crate) fn disturbed(&mut self, peer: PeerNo) {
+        self.plan.levels.disturb();
         self.touched.insert(peer);
         self.plan.is_stale = true;
     }

@@ -62,6 +62,13 @@ impl Delivery {
         }
     }
 
+    /// So much of the time since the last arrival does not count.
+    pub(crate) fn skip(&mut self, pause: Micros) {
+        if let Some(since) = &mut self.since {
+            *since += pause;
+        }
+    }
+
     /// Nothing is under way any more.
     pub(crate) fn paused(&mut self) {
         self.since = None;

@@ -57,6 +57,8 @@ pub(crate) struct Ready {
     pub(crate) len: u32,
     /// Holders that are not being asked.
     pub(crate) free: Holders,
+    /// Whom the large plan gives it to.
+    pub(crate) share_of: Option<PeerNo>,
 }
 
 #[derive(Debug, Default)]
@@ -142,7 +144,7 @@ impl Wants {
             let mut free = chunk.holders;
             chunk.asks.iter().flatten().for_each(|ask| free.remove(ask.peer));
             self.pending_bytes += u64::from(chunk.len);
-            self.pending.insert(key, Ready { len: chunk.len, free });
+            self.pending.insert(key, Ready { len: chunk.len, free, share_of: None });
         }
     }
 

@@ -1,0 +1,6 @@
+//! The planner in a simulated world: one module a story.
+mod bound;
+mod noise;
+mod sim_random;
+mod sim_scenarios;
+mod world;
