@@ -33,7 +33,7 @@ use warp_cache::store::Store;
 use warp_format::members::Chain;
 use warp_format::ticket::Ticket;
 use warp_format::{ChunkId, DeviceId, Head, PortalId, SealedChunk, Secret};
-use warp_net::{Discovery, Endpoint, Found, Have, News, Prints, Rates};
+use warp_net::{Discovery, Endpoint, Found, Have, News, Prints, Rates, Scope};
 
 /// How long the end of all connections is waited for.
 const CLOSE_WITHIN: Duration = Duration::from_secs(2);
@@ -303,7 +303,7 @@ impl Peers {
         tracing::info!(port, multicast = network.multicast, "listening to peers");
         *core.endpoint.write().unwrap_or_else(PoisonError::into_inner) = Some(Arc::new(endpoint));
         let discovery =
-            if network.multicast { Self::discover(&runtime, &core, port) } else { None };
+            if network.multicast { Self::discover(&runtime, &core, port, network) } else { None };
         runtime.spawn(tell_what_is_new(Arc::downgrade(&core)));
         let (runtime, discovery) = (Mutex::new(Some(runtime)), Mutex::new(discovery));
         Ok(Arc::new(Self { runtime, core, discovery }))
@@ -311,9 +311,15 @@ impl Peers {
 
     /// Looks for members on the local network; without it, addresses are found
     /// in other ways.
-    fn discover(runtime: &Runtime, core: &Arc<Core>, port: u16) -> Option<Discovery> {
-        let _within = runtime.enter();
-        match Discovery::start(core.me, port) {
+    fn discover(
+        runtime: &Runtime,
+        core: &Arc<Core>,
+        port: u16,
+        network: Network,
+    ) -> Option<Discovery> {
+        let is_local = network.listen.is_some_and(|listen| listen.ip().is_loopback());
+        let scope = if is_local { Scope::Loopback } else { Scope::Lan };
+        match Discovery::start(core.me, port, scope) {
             Ok((discovery, mut found)) => {
                 let core = Arc::downgrade(core);
                 runtime.spawn(async move {

@@ -31,7 +31,9 @@ pub(super) async fn keep_connected(core: Arc<Core>, shared: Arc<Shared>) {
     loop {
         while let Some(done) = trying.try_join_next() {
             let Ok((device, reached)) = done else { continue };
-            busy.retain(|other| *other != device);
+            if let Some(at) = busy.iter().position(|other| *other == device) {
+                busy.swap_remove(at);
+            }
             if reached {
                 next.remove(&device);
             } else {
@@ -41,11 +43,15 @@ pub(super) async fn keep_connected(core: Arc<Core>, shared: Arc<Shared>) {
             }
         }
         for device in core.others(&shared) {
-            if shared.is_linked(&device) || busy.contains(&device) {
+            if shared.is_linked(&device) {
                 continue;
             }
+            // What is being tried may be where it was: the silence there must
+            // not keep it from being found where it is.
             if shared.take_news(&device) {
                 next.remove(&device);
+            } else if busy.contains(&device) {
+                continue;
             }
             let addresses = shared.book.addresses(&device);
             let is_due = next.get(&device).is_none_or(|next| next.at <= Instant::now());
