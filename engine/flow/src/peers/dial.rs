@@ -9,6 +9,7 @@ use super::{Core, Shared};
 use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
+use tokio::task::AbortHandle;
 use warp_format::DeviceId;
 
 /// Pause after the first failure; it doubles up to the last.
@@ -27,13 +28,11 @@ struct Next {
 pub(super) async fn keep_connected(core: Arc<Core>, shared: Arc<Shared>) {
     let mut next: HashMap<DeviceId, Next> = HashMap::new();
     let mut trying = tokio::task::JoinSet::new();
-    let mut busy: Vec<DeviceId> = Vec::new();
+    let mut busy: HashMap<DeviceId, AbortHandle> = HashMap::new();
     loop {
         while let Some(done) = trying.try_join_next() {
             let Ok((device, reached)) = done else { continue };
-            if let Some(at) = busy.iter().position(|other| *other == device) {
-                busy.swap_remove(at);
-            }
+            busy.remove(&device);
             if reached {
                 next.remove(&device);
             } else {
@@ -46,11 +45,12 @@ pub(super) async fn keep_connected(core: Arc<Core>, shared: Arc<Shared>) {
             if shared.is_linked(&device) {
                 continue;
             }
-            // What is being tried may be where it was: the silence there must
-            // not keep it from being found where it is.
             if shared.take_news(&device) {
                 next.remove(&device);
-            } else if busy.contains(&device) {
+                // It is being tried where it was: the silence there must not
+                // keep it from being found where it is.
+                busy.remove(&device).inspect(AbortHandle::abort);
+            } else if busy.contains_key(&device) {
                 continue;
             }
             let addresses = shared.book.addresses(&device);
@@ -58,15 +58,15 @@ pub(super) async fn keep_connected(core: Arc<Core>, shared: Arc<Shared>) {
             let Some(endpoint) = core.endpoint().filter(|_| is_due && !addresses.is_empty()) else {
                 continue;
             };
-            busy.push(device);
             let portal = shared.id;
-            trying.spawn(async move {
+            let attempt = trying.spawn(async move {
                 let reached = endpoint.open(device, &addresses, portal).await;
                 if let Err(e) = &reached {
                     tracing::debug!(%portal, peer = %device, "not reached: {e}");
                 }
                 (device, reached.is_ok())
             });
+            busy.insert(device, attempt);
         }
         tokio::select! {
             () = shared.over.notified() => return,
