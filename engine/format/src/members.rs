@@ -195,33 +195,12 @@ impl Chain {
                 self.invites.insert(*key, invite);
                 Ok(())
             }
-            Act::Add { device, wrap_key, name, invite, handed } => {
-                let found = self.good_invite(invite, record.time).map_err(|_| refused.clone())?;
-                if !may_give(found.capability, found.may_invite) {
+            Act::Add { invite, .. } => {
+                let invite = *self.good_invite(invite, record.time).map_err(|_| refused.clone())?;
+                if !may_give(invite.capability, invite.may_invite) {
                     return Err(refused);
                 }
-                if self.members.get(device).is_some_and(|member| member.removed.is_none()) {
-                    return Err(FormatError::Invalid { at: AT });
-                }
-                if self.members.len() >= MAX_MEMBERS {
-                    let (value, limit) = (self.members.len() as u64 + 1, MAX_MEMBERS as u64);
-                    return Err(FormatError::Limit { at: AT, value, limit });
-                }
-                let member = Member {
-                    device: *device,
-                    name: name.clone(),
-                    capability: found.capability,
-                    may_invite: found.may_invite,
-                    wrap_key: *wrap_key,
-                    expires: None,
-                    removed: None,
-                    handed: handed.clone(),
-                };
-                self.members.insert(*device, member);
-                if let Some(invite) = self.invites.get_mut(invite) {
-                    invite.uses_left -= 1;
-                }
-                Ok(())
+                self.add(&record.act, &invite)
             }
             Act::Remove { device, last } => {
                 let member = self.changed(device, is_admin)?;
@@ -241,6 +220,35 @@ impl Chain {
                 Ok(())
             }
         }
+    }
+
+    /// Takes in who has redeemed this invite.
+    fn add(&mut self, act: &Act, by: &Invite) -> Result<()> {
+        let Act::Add { device, wrap_key, name, invite, handed } = act else {
+            return Err(FormatError::Invalid { at: AT });
+        };
+        if self.members.get(device).is_some_and(|member| member.removed.is_none()) {
+            return Err(FormatError::Invalid { at: AT });
+        }
+        if self.members.len() >= MAX_MEMBERS {
+            let (value, limit) = (self.members.len() as u64 + 1, MAX_MEMBERS as u64);
+            return Err(FormatError::Limit { at: AT, value, limit });
+        }
+        let member = Member {
+            device: *device,
+            name: name.clone(),
+            capability: by.capability,
+            may_invite: by.may_invite,
+            wrap_key: *wrap_key,
+            expires: None,
+            removed: None,
+            handed: handed.clone(),
+        };
+        self.members.insert(*device, member);
+        if let Some(invite) = self.invites.get_mut(invite) {
+            invite.uses_left -= 1;
+        }
+        Ok(())
     }
 
     /// A member that an admin ends: anyone but the founder.

@@ -12,8 +12,8 @@ use crate::id::DeviceId;
 use crate::keys::Secret;
 use crate::limits::{MAX_TICKET_ADDRESSES, MAX_TICKET_LEN, VERSION, check_version};
 use core::fmt;
+use core::net::{IpAddr, SocketAddr};
 use data_encoding::{Encoding, Specification};
-use std::net::{IpAddr, SocketAddr};
 use std::sync::LazyLock;
 use zeroize::Zeroizing;
 

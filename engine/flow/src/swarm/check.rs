@@ -108,7 +108,7 @@ impl Bench {
             }
             Err(e) => tracing::warn!(chunk = %sealed.id(), "is not kept: {e}"),
         }
-        if self.stored.fetch_add(1, Ordering::Relaxed) % CACHE_LOOK_EVERY == 0 {
+        if self.stored.fetch_add(1, Ordering::Relaxed).is_multiple_of(CACHE_LOOK_EVERY) {
             let limit = self.cache.load(Ordering::Relaxed);
             let bytes = self.store.usage(Class::Cached).bytes;
             if let Err(e) = self.store.evict(bytes.saturating_sub(limit)) {

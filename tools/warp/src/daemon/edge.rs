@@ -385,31 +385,7 @@ impl Edge {
             None => (self.open(&keys, &entry)?, false),
         };
         let path = PathBuf::from(ask.path.clone());
-        let attempt = || -> Result<Mount> {
-            let source = format!("{}:{}", entry.name, path.display());
-            let mut options = MountOptions::new(ask.directory.clone().into(), &source);
-            options.allow_other = ask.allow_other;
-            options.nonempty = ask.nonempty;
-            options.read_only = ask.read_only;
-            options.no_exec = ask.no_exec;
-            if ask.write_through {
-                options.caching = Caching::WriteThrough;
-            }
-            options.users = id_map(&ask.users)?;
-            options.groups = id_map(&ask.groups)?;
-            let wrong = |e| no_such_path(e, &entry.name, &path);
-            Ok(match &portal {
-                Opened::Own(portal) => Mount::new(portal.volume(&path).map_err(wrong)?, &options)?,
-                Opened::Joined(follower) => {
-                    options.read_only = true;
-                    if !follower.wait_for_head(WAIT_FOR_HEAD) {
-                        return Err(nobody_there(&entry.name).into());
-                    }
-                    Mount::new(follower.volume(&path).map_err(wrong)?, &options)?
-                }
-            })
-        };
-        let mount = match attempt() {
+        let mount = match attach(&ask, &entry, &portal, &path) {
             Ok(mount) => mount,
             Err(refusal) => {
                 if !shared {
@@ -649,6 +625,32 @@ fn no_such_path(error: FlowError, name: &str, path: &Path) -> Failure {
     };
     Failure::new(error.kind().into(), format!("{name}:{}: {what}", path.display()))
         .hint(format!("`warp mount {} DIR` shows all of it", show::word(Path::new(name))))
+}
+
+/// Mounts an open portal.
+fn attach(ask: &MountPortal, entry: &PortalEntry, portal: &Opened, path: &Path) -> Result<Mount> {
+    let source = format!("{}:{}", entry.name, path.display());
+    let mut options = MountOptions::new(ask.directory.clone().into(), &source);
+    options.allow_other = ask.allow_other;
+    options.nonempty = ask.nonempty;
+    options.read_only = ask.read_only;
+    options.no_exec = ask.no_exec;
+    if ask.write_through {
+        options.caching = Caching::WriteThrough;
+    }
+    options.users = id_map(&ask.users)?;
+    options.groups = id_map(&ask.groups)?;
+    let wrong = |e| no_such_path(e, &entry.name, path);
+    Ok(match portal {
+        Opened::Own(portal) => Mount::new(portal.volume(path).map_err(wrong)?, &options)?,
+        Opened::Joined(follower) => {
+            options.read_only = true;
+            if !follower.wait_for_head(WAIT_FOR_HEAD) {
+                return Err(nobody_there(&entry.name).into());
+            }
+            Mount::new(follower.volume(path).map_err(wrong)?, &options)?
+        }
+    })
 }
 
 /// A portal that was joined, and of which nothing is known yet.
