@@ -15,6 +15,7 @@ pub use volume::FollowVolume;
 
 use crate::archive::ReadKeys;
 use crate::error::{FlowError, Refusal, Result};
+use crate::limits::CACHE_BYTES;
 use crate::reader::TreeReader;
 use crate::source::ChunkSource;
 use crate::swarm::Swarm;
@@ -185,6 +186,17 @@ impl Follower {
     /// The chunks on this disk.
     pub fn store(&self) -> &Arc<Store> {
         &self.source.store
+    }
+
+    /// From now on no peer is asked for chunks, or peers are again.
+    pub fn set_offline(&self, offline: bool) {
+        self.source.swarm.set_offline(offline);
+    }
+
+    /// Most bytes of chunks that are kept because they came once; `None`: the
+    /// default.
+    pub fn set_cache_limit(&self, bytes: Option<u64>) {
+        self.source.swarm.set_cache_limit(bytes.unwrap_or(CACHE_BYTES));
     }
 
     /// The way to its peers.

@@ -23,6 +23,7 @@ use book::Book;
 use link::Link;
 use std::collections::HashMap;
 use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr};
+use std::num::NonZeroU64;
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock};
@@ -50,6 +51,22 @@ pub struct Network {
     pub listen: Option<SocketAddr>,
     /// Members' devices on the local network are looked for.
     pub multicast: bool,
+    /// Most bytes of chunks a second that are sent to all peers together, and
+    /// that are received.
+    pub limit: Option<NonZeroU64>,
+    /// The same of each peer.
+    pub limit_per_peer: Option<NonZeroU64>,
+}
+
+impl Network {
+    fn rates(&self) -> Rates {
+        Rates {
+            send: self.limit,
+            send_per_peer: self.limit_per_peer,
+            receive: self.limit,
+            receive_per_peer: self.limit_per_peer,
+        }
+    }
 }
 
 /// A portal that is shared.
@@ -288,7 +305,7 @@ impl Peers {
             let mut last = None;
             for listen in ports.candidates(network.listen) {
                 let service: Arc<dyn warp_net::Service> = Arc::clone(&core) as _;
-                match Endpoint::bind(seed, listen, Rates::default(), service).await {
+                match Endpoint::bind(seed, listen, network.rates(), service).await {
                     Ok(endpoint) => return Ok(endpoint),
                     Err(e) => last = Some(e),
                 }

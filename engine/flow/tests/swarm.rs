@@ -72,7 +72,7 @@ impl Peer for Fake {
                         let _ = events.send(Event::NotFound { number, id });
                         continue;
                     }
-                    Manner::Lies { one_in } if n % one_in == 0 => bytes[40] ^= 1,
+                    Manner::Lies { one_in } if n.is_multiple_of(one_in) => bytes[40] ^= 1,
                     Manner::Truncates => bytes.truncate(bytes.len() / 2),
                     Manner::Gives | Manner::Lies { .. } => {}
                 }

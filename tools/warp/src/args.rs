@@ -444,6 +444,18 @@ pub(crate) struct Network {
         hide_possible_values = true
     )]
     pub(crate) mdns: Switch,
+    /// Most bytes a second that are sent to all peers together, and received from them, like 500K or 10M
+    #[arg(long, env = "WARP_LIMIT", value_name = "RATE", value_parser = rate)]
+    pub(crate) limit: Option<NonZeroU64>,
+    /// The same to and from each peer
+    #[arg(long, env = "WARP_LIMIT_PER_PEER", value_name = "RATE", value_parser = rate)]
+    pub(crate) limit_per_peer: Option<NonZeroU64>,
+}
+
+/// `10M`, `10M/s`: bytes a second.
+fn rate(text: &str) -> Result<NonZeroU64, String> {
+    let bytes = units::size(text.strip_suffix("/s").unwrap_or(text))?;
+    NonZeroU64::new(bytes).ok_or_else(|| "a rate is not nothing".into())
 }
 
 #[derive(Debug, Clone, Copy, ValueEnum, PartialEq, Eq)]
@@ -691,7 +703,7 @@ pub(crate) struct Mount {
     /// ro, rw, noexec; nonempty (hide what is in DIR); allow_other; cache=writeback (what is written is gathered: the
     /// default) or cache=writethrough (the daemon has each write before it returns); `uidmap=FROM:TO[:COUNT]` and
     /// `gidmap=FROM:TO[:COUNT]` (root only: who is stored as FROM is shown as TO, and stored as FROM again);
-    /// read_only and passphrase_file=FILE, as the flags. A mount is nosuid, nodev, noatime and default_permissions
+    /// read_only, offline, cache_size=SIZE and passphrase_file=FILE, as the flags. A mount is nosuid, nodev, noatime and default_permissions
     /// in any case. What concerns mount(8) alone is passed over: defaults, auto, nofail, _netdev, user, x-…
     #[arg(short, value_name = "OPTS", value_delimiter = ',', env = "WARP_MOUNT_OPTIONS")]
     pub(crate) options: Vec<String>,
@@ -703,6 +715,12 @@ pub(crate) struct Mount {
     /// Mount read-only (archives always are)
     #[arg(long, env = "WARP_READ_ONLY", value_parser = clap::builder::FalseyValueParser::new())]
     pub(crate) read_only: bool,
+    /// Ask no other device: show what is here
+    #[arg(long, env = "WARP_OFFLINE", value_parser = clap::builder::FalseyValueParser::new())]
+    pub(crate) offline: bool,
+    /// Most that is kept here of what came from other devices, like 500M or 10G (default: 10G)
+    #[arg(long, env = "WARP_CACHE_SIZE", value_name = "SIZE", value_parser = units::size)]
+    pub(crate) cache_size: Option<u64>,
     /// Mount nothing: print the line of /etc/fstab for it
     #[arg(long, env = "WARP_FSTAB", conflicts_with = "foreground", value_parser = clap::builder::FalseyValueParser::new())]
     pub(crate) fstab: bool,

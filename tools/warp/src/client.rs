@@ -35,7 +35,8 @@ const GREET_WITHIN: Duration = Duration::from_secs(5);
 const LOOK_EVERY: Duration = Duration::from_millis(100);
 const PAUSE: Duration = Duration::from_millis(5);
 /// What says how the daemon uses the network.
-const NETWORK_VARIABLES: [&str; 2] = ["WARP_LISTEN", "WARP_MDNS"];
+const NETWORK_VARIABLES: [&str; 4] =
+    ["WARP_LIMIT", "WARP_LIMIT_PER_PEER", "WARP_LISTEN", "WARP_MDNS"];
 /// Directories that the daemon finds its home by.
 const HOME_VARIABLES: [&str; 7] = [
     "WARP_HOME",
@@ -93,6 +94,11 @@ impl Daemon {
 
     /// The daemon; starts it if none runs.
     pub(crate) fn started(home: &Home) -> Result<Self> {
+        Self::started_with(home, &[])
+    }
+
+    /// The same; a daemon that is started by this is told these settings.
+    pub(crate) fn started_with(home: &Home, settings: &[(&'static str, String)]) -> Result<Self> {
         let until = Instant::now() + REACH_WITHIN;
         loop {
             if let Some(daemon) = Self::running(home)? {
@@ -102,7 +108,7 @@ impl Daemon {
                 return Err(Failure::new(Exit::Temporary, "the daemon cannot be reached")
                     .hint("its log says why: `warp info` shows where it is"));
             }
-            start(home)?;
+            start(home, settings)?;
         }
     }
 
@@ -300,7 +306,7 @@ fn json(body: &impl Serialize) -> Bytes {
 }
 
 /// Starts a daemon and returns when it, or another one, listens.
-fn start(home: &Home) -> Result<()> {
+fn start(home: &Home, settings: &[(&'static str, String)]) -> Result<()> {
     let failed = |e: io::Error| Failure::new(Exit::Failed, format!("background process: {e}"));
     let mut command = Command::new("/proc/self/exe");
     // As `ps` shows it.
@@ -308,6 +314,7 @@ fn start(home: &Home) -> Result<()> {
     // Not the directory that this was typed in: it would stay busy. And not
     // what is in the environment: flags and passphrases are for this command.
     command.arg(crate::daemon::WORD).current_dir("/").env_clear().envs(environment(home));
+    command.envs(settings.iter().map(|(name, value)| (name, value)));
     command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
     let mut child = command.spawn().map_err(failed)?;
     let mut line = String::new();

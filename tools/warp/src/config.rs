@@ -25,13 +25,18 @@ const FILE: &str = "config.toml";
 
 /// The keys: KEY stands for every flag whose variable is `WARP_KEY`. Those
 /// that say what a single call does (`--force`, `--dry-run`, `-C`) are none.
-const KEYS: [&str; 12] = [
+const KEYS: [&str; 17] = [
     "allow_other",
+    "cache_size",
     "color",
     "exclude",
     "keep_data",
     "level",
+    "limit",
+    "limit_per_peer",
+    "listen",
     "long",
+    "mdns",
     "mount_options",
     "no_flush",
     "quiet",

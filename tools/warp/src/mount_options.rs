@@ -8,12 +8,13 @@
 
 use crate::args::Mount as MountArgs;
 use crate::report::{Exit, Failure, Result};
+use crate::units;
 use std::path::PathBuf;
 use warp_flow::portals::nearest;
 use warp_fs::{Caching, IdMap};
 
 /// Options that take no value.
-const PLAIN: [&str; 10] = [
+const PLAIN: [&str; 11] = [
     "allow_other",
     "default_permissions",
     "noatime",
@@ -21,12 +22,13 @@ const PLAIN: [&str; 10] = [
     "noexec",
     "nonempty",
     "nosuid",
+    "offline",
     "read_only",
     "ro",
     "rw",
 ];
 /// Options with a value.
-const VALUED: [&str; 5] = ["cache", "gidmap", "home", "passphrase_file", "uidmap"];
+const VALUED: [&str; 6] = ["cache", "cache_size", "gidmap", "home", "passphrase_file", "uidmap"];
 /// Options that mount(8) and fstab mean for themselves, or that hold for
 /// every mount: with `=VALUE` behind them, or without.
 const IGNORED: [&str; 16] = [
@@ -63,6 +65,10 @@ pub(crate) struct Typed {
     pub(crate) groups: IdMap,
     /// If one was asked for.
     pub(crate) cache: Option<Caching>,
+    /// No peer is asked.
+    pub(crate) offline: bool,
+    /// Most bytes of chunks that are kept because they came once.
+    pub(crate) cache_size: Option<u64>,
     pub(crate) passphrase_file: Option<PathBuf>,
     /// Of `mount.warp`: whose portals they are.
     pub(crate) home: Option<PathBuf>,
@@ -76,6 +82,8 @@ impl Typed {
         let mut typed = Self {
             read_only: args.read_only,
             allow_other: args.allow_other,
+            offline: args.offline,
+            cache_size: args.cache_size,
             passphrase_file: args.passphrase.passphrase_file.clone(),
             ..Self::default()
         };
@@ -127,6 +135,12 @@ impl Typed {
             ("nonempty", None) => self.nonempty = true,
             ("allow_other", None) => self.allow_other = true,
             ("noexec", None) => self.no_exec = true,
+            ("offline", None) => self.offline = true,
+            ("cache_size", Some(value)) => {
+                let wrong = |why| Failure::new(Exit::Usage, format!("-o {option}: {why}"));
+                let size = units::size(value).map_err(wrong)?;
+                self.cache_size = Some(size);
+            }
             ("uidmap", Some(value)) => map(&mut self.users, option, value)?,
             ("gidmap", Some(value)) => map(&mut self.groups, option, value)?,
             ("cache", Some(value)) => self.cache = Some(caching(option, value)?),
@@ -150,6 +164,7 @@ impl Typed {
             (self.nonempty, "nonempty"),
             (self.allow_other, "allow_other"),
             (self.no_exec, "noexec"),
+            (self.offline, "offline"),
         ] {
             list.extend(said.then(|| word.to_owned()));
         }
@@ -158,6 +173,7 @@ impl Typed {
         }
         let cache = CACHES.iter().find(|(_, caching)| Some(*caching) == self.cache);
         list.extend(cache.map(|(word, _)| format!("cache={word}")));
+        list.extend(self.cache_size.map(|bytes| format!("cache_size={bytes}")));
         let file = self.passphrase_file.as_ref();
         list.extend(file.map(|file| format!("passphrase_file={}", file.display())));
         list
@@ -224,7 +240,7 @@ fn refusal(option: &str, key: &str, value: Option<&str>) -> Failure {
     }
     let known = PLAIN.into_iter().chain(VALUED);
     let meant = nearest(&key.replace('-', "_"), known.map(str::to_owned));
-    let all = "known options: ro, rw, nonempty, allow_other, noexec, cache=, uidmap=, gidmap=, passphrase_file=";
+    let all = "known options: ro, rw, nonempty, allow_other, noexec, offline, cache=, cache_size=, uidmap=, gidmap=, passphrase_file=";
     fail("unknown mount option".into()).hint(match meant {
         Some(meant) => format!("is it `{meant}`? {all}"),
         None => all.into(),

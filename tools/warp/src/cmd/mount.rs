@@ -110,9 +110,14 @@ fn portal(args: &MountArgs, typed: &Typed, name: &str, path: &Path, ui: &Ui) -> 
         write_through: typed.cache == Some(Caching::WriteThrough),
         users: triples(&typed.users),
         groups: triples(&typed.groups),
+        offline: typed.offline,
+        cache_bytes: typed.cache_size,
     };
     let mut daemon = Daemon::started(&home)?;
     let row: MountRow = daemon.ask_unlocked(&args.passphrase, Method::POST, "/v1/mounts", &ask)?;
+    if row.read_only && !typed.read_only {
+        ui.summary(&format!("portal {name} is written on another device; here it is read"));
+    }
     if args.foreground {
         return stay(&args.directory, &home, daemon, row, ui);
     }
@@ -255,6 +260,10 @@ fn options(args: &MountArgs, typed: &Typed) -> Result<MountOptions> {
     if typed.writable {
         return Err(Failure::new(Exit::Usage, "an archive is read-only")
             .hint("`warp archive extract` gives files that can be changed"));
+    }
+    if typed.offline || typed.cache_size.is_some() {
+        return Err(Failure::new(Exit::Usage, "an archive comes from this disk alone")
+            .hint("leave out `--offline` and `--cache-size`"));
     }
     if typed.cache.is_some() {
         return Err(mount_options::nothing_written());

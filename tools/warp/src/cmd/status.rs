@@ -1,6 +1,6 @@
 //! `warp status`: this device on one screen.
 
-use super::portal;
+use super::{portal, sharing};
 use crate::args::StatusArgs;
 use crate::client::Daemon;
 use crate::daemon::edge::identity;
@@ -83,6 +83,7 @@ fn of_daemon(home: &Home) -> Result<Known> {
         identity: None,
         portals: Vec::new(),
         mounts: Vec::new(),
+        peers: Vec::new(),
     };
     if let Some(bytes) = home.read_keyring()? {
         let path = home.keyring_path();
@@ -122,11 +123,13 @@ fn only(known: &mut Known, typed: &PathBuf) -> Result<()> {
     }
     let shown: Vec<String> = status.mounts.iter().map(|row| row.id.clone()).collect();
     status.portals.retain(|portal| shown.contains(&portal.id));
+    let named: Vec<String> = status.mounts.iter().map(|row| row.portal.clone()).collect();
+    status.peers.retain(|peer| named.contains(&peer.portal));
     Ok(())
 }
 
 fn document(known: &Known) -> Value {
-    let Status { stays, locked, identity, portals, mounts } = &known.status;
+    let Status { stays, locked, identity, portals, mounts, peers } = &known.status;
     json!({
         "owner": identity.as_ref().map(|identity| &identity.owner),
         "device": identity.as_ref().map(|identity| &identity.device),
@@ -138,6 +141,7 @@ fn document(known: &Known) -> Value {
         },
         "portals": portals.iter().map(portal::row).collect::<Vec<_>>(),
         "mounts": mounts.iter().map(mount).collect::<Vec<_>>(),
+        "peers": peers.iter().map(sharing::document).collect::<Vec<_>>(),
         "other_mounts": known.others.iter().map(other).collect::<Vec<_>>(),
         "unpublished_bytes": unpublished_bytes(mounts),
     })
@@ -227,6 +231,9 @@ fn show(known: &Known, ui: &Ui) -> Result<()> {
     }
     for row in &status.portals {
         ui.print(&format!("portal  {}", portal::line(row)))?;
+    }
+    for row in &status.peers {
+        ui.print(&format!("peer    {}", sharing::line(row)))?;
     }
     Ok(())
 }

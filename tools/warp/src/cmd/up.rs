@@ -1,11 +1,12 @@
 //! `warp up` and `warp down`.
 
-use crate::args::Up;
+use crate::args::{Network, Switch, Up};
 use crate::client::Daemon;
 use crate::daemon;
 use crate::report::{Exit, Result, Ui};
 use hyper::Method;
 use serde_json::json;
+use std::num::NonZeroU64;
 use std::time::Duration;
 use warp_flow::home::Home;
 
@@ -14,16 +15,29 @@ const END_WITHIN: Duration = Duration::from_secs(10);
 
 pub(crate) fn up(args: &Up, ui: &Ui) -> Result<Exit> {
     if args.foreground {
-        return daemon::run_here(ui);
+        return daemon::run_here(&args.network, ui);
     }
     let home = Home::from_environment()?;
-    let mut daemon = Daemon::started(&home)?;
+    let mut daemon = Daemon::started_with(&home, &settings(&args.network))?;
     daemon.ask::<()>(Method::POST, "/v1/up", &())?;
     if ui.json {
         ui.print(&json!({ "pid": daemon.pid(), "stays": true }).to_string())?;
     }
     ui.summary("the daemon is up and stays.  End it: warp down");
     Ok(Exit::Ok)
+}
+
+/// How the network is to be used, for a daemon that starts.
+fn settings(network: &Network) -> Vec<(&'static str, String)> {
+    let rate = |rate: Option<NonZeroU64>| rate.map(|rate| rate.to_string());
+    let mdns = if network.mdns == Switch::On { "on" } else { "off" };
+    let all = [
+        ("WARP_LISTEN", network.listen.map(|listen| listen.to_string())),
+        ("WARP_MDNS", Some(mdns.to_owned())),
+        ("WARP_LIMIT", rate(network.limit)),
+        ("WARP_LIMIT_PER_PEER", rate(network.limit_per_peer)),
+    ];
+    all.into_iter().filter_map(|(name, value)| Some((name, value?))).collect()
 }
 
 pub(crate) fn down(ui: &Ui) -> Result<Exit> {

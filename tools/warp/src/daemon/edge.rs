@@ -14,6 +14,7 @@ use super::wire::{
     CreatePortal, Identity, LeavePortal, Left, MountPortal, MountRow, NamePortal, OfMount,
     PortalRow, PortalStanding, Status, Synced, Unmount, Unmounted,
 };
+use crate::args::Network;
 use crate::places::unmount_failure;
 use crate::report::{Exit, Failure};
 use crate::show;
@@ -80,6 +81,7 @@ type Result<T> = std::result::Result<T, Refusal>;
 /// All that this daemon does.
 pub(crate) struct Edge {
     home: Home,
+    network: Option<Network>,
     state: Mutex<State>,
     /// A portal is free again.
     freed: Condvar,
@@ -148,10 +150,13 @@ impl Drop for Reserved<'_> {
 }
 
 impl Edge {
-    pub(crate) fn new(home: Home, stays: bool) -> Arc<Self> {
-        let state = State { stays, ..State::default() };
+    /// It stays when there is nothing to do if it was told how to use the
+    /// network; else it uses it as the settings say.
+    pub(crate) fn new(home: Home, network: Option<Network>) -> Arc<Self> {
+        let state = State { stays: network.is_some(), ..State::default() };
         Arc::new(Self {
             home,
+            network,
             state: Mutex::new(state),
             freed: Condvar::new(),
             activity: Notify::new(),
@@ -434,6 +439,9 @@ impl Edge {
     fn forget(&self, mounted: &Arc<Mounted>) {
         let mut state = self.state();
         let own = |u: &Use| matches!(&u.what, What::Mounted(other) if Arc::ptr_eq(other, mounted));
+        if let Opened::Joined(follower) = mounted.portal() {
+            follower.set_offline(false);
+        }
         if mounted.is_shared() {
             for one in state.uses.iter_mut().filter(|u| own(u)) {
                 one.what = What::Shared(mounted.portal().clone());
@@ -499,6 +507,7 @@ impl Edge {
             Some(keys) => keys.portals.list()?,
             None => Vec::new(),
         };
+        let peers = keys.as_ref().map(|keys| Self::peer_rows(keys)).unwrap_or_default();
         // A guard in the expression below would still be there in `row`.
         let stays = self.state().stays;
         Ok(Status {
@@ -507,6 +516,7 @@ impl Edge {
             identity: keys.map(|keys| keys.identity.clone()),
             portals: portals.iter().map(|entry| self.row(entry)).collect(),
             mounts: self.mounts().iter().map(|mounted| mounted.row()).collect(),
+            peers,
         })
     }
 
@@ -645,7 +655,10 @@ fn attach(ask: &MountPortal, entry: &PortalEntry, portal: &Opened, path: &Path) 
         Opened::Own(portal) => Mount::new(portal.volume(path).map_err(wrong)?, &options)?,
         Opened::Joined(follower) => {
             options.read_only = true;
-            if !follower.wait_for_head(WAIT_FOR_HEAD) {
+            follower.set_offline(ask.offline);
+            follower.set_cache_limit(ask.cache_bytes);
+            let patience = if ask.offline { Duration::ZERO } else { WAIT_FOR_HEAD };
+            if !follower.wait_for_head(patience) {
                 return Err(nobody_there(&entry.name).into());
             }
             Mount::new(follower.volume(path).map_err(wrong)?, &options)?

@@ -16,6 +16,7 @@ mod mounted;
 mod snapshots;
 pub(crate) mod wire;
 
+use crate::args::Network;
 use crate::report::{Exit, Failure, Result, Ui};
 use crate::signals;
 use edge::Edge;
@@ -53,20 +54,20 @@ pub(crate) fn run_detached() -> Result<Exit> {
         say_ready();
         return Ok(Exit::Ok);
     };
-    run(&home, &run_dir, lock, false, || {
+    run(&home, &run_dir, lock, None, || {
         say_ready();
         detach();
     })
 }
 
 /// `warp up --foreground`.
-pub(crate) fn run_here(ui: &Ui) -> Result<Exit> {
+pub(crate) fn run_here(network: &Network, ui: &Ui) -> Result<Exit> {
     let home = Home::from_environment()?;
     let Some((run_dir, lock)) = take_lock(&home)? else {
         return Err(Failure::new(Exit::Busy, "a daemon runs already")
             .hint("`warp down` ends it, `warp up` makes it stay"));
     };
-    run(&home, &run_dir, lock, true, || {
+    run(&home, &run_dir, lock, Some(network), || {
         let socket = RunDir::socket(&home);
         ui.summary(&format!("listening on {}; Ctrl-C ends it", socket.display()));
     })
@@ -110,12 +111,12 @@ fn run(
     home: &Home,
     run_dir: &RunDir,
     lock: Lock,
-    stays: bool,
+    stays: Option<&Network>,
     ready: impl FnOnce(),
 ) -> Result<Exit> {
     let failed = |e: std::io::Error| Failure::new(Exit::Failed, format!("daemon: {e}"));
     log::begin(home).map_err(|e| warp_flow::FlowError::io(home.logs(), e))?;
-    let edge = Edge::new(home.clone(), stays);
+    let edge = Edge::new(home.clone(), stays.cloned());
     let stopped = Arc::clone(&edge);
     signals::on_signal(move || stopped.stop())?;
     let runtime = tokio::runtime::Builder::new_current_thread()

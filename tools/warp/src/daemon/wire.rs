@@ -116,6 +116,8 @@ pub(crate) struct Status {
     pub(crate) identity: Option<Identity>,
     pub(crate) portals: Vec<PortalRow>,
     pub(crate) mounts: Vec<MountRow>,
+    /// The other devices of portals that are shared.
+    pub(crate) peers: Vec<PeerRow>,
 }
 
 #[derive(Debug, Serialize, Deserialize)]
@@ -318,6 +320,10 @@ pub(crate) struct MountPortal {
     pub(crate) users: Vec<(u32, u32, u32)>,
     /// The same for groups.
     pub(crate) groups: Vec<(u32, u32, u32)>,
+    /// No peer is asked.
+    pub(crate) offline: bool,
+    /// Most bytes of chunks that are kept because they came once.
+    pub(crate) cache_bytes: Option<u64>,
 }
 
 #[derive(Debug, Serialize, Deserialize)]

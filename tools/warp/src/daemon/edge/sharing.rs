@@ -29,7 +29,10 @@ impl Edge {
         if let Some(peers) = &*peers {
             return Ok(Arc::clone(peers));
         }
-        let network = network()?;
+        let network = match &self.network {
+            Some(typed) => of(typed),
+            None => network()?,
+        };
         let portals = Arc::clone(&keys.portals);
         let started = Peers::start(&self.home, &keys.device, keys.id, portals, network)?;
         *peers = Some(Arc::clone(&started));
@@ -164,7 +167,11 @@ impl Edge {
     }
 
     pub(crate) fn list_peers(self: &Arc<Self>, (): ()) -> Result<Vec<PeerRow>> {
-        let keys = self.keys()?;
+        Ok(Self::peer_rows(&*self.keys()?))
+    }
+
+    /// The other devices of all portals that are shared.
+    pub(super) fn peer_rows(keys: &Keys) -> Vec<PeerRow> {
         let peers = keys.peers.lock().unwrap_or_else(std::sync::PoisonError::into_inner).clone();
         let rows = peers.map(|peers| peers.status()).unwrap_or_default();
         let rows = rows.into_iter().map(|row| PeerRow {
@@ -177,7 +184,7 @@ impl Edge {
             rtt_us: row.rtt.map(|rtt| u64::try_from(rtt.as_micros()).unwrap_or(u64::MAX)),
             received_bytes: row.received_bytes,
         });
-        Ok(rows.collect())
+        rows.collect()
     }
 
     /// Everything that is open for other devices is closed.
@@ -203,15 +210,22 @@ impl Edge {
     }
 }
 
+/// What was typed, for those who use it.
+fn of(typed: &crate::args::Network) -> Network {
+    Network {
+        listen: typed.listen,
+        multicast: typed.mdns == crate::args::Switch::On,
+        limit: typed.limit,
+        limit_per_peer: typed.limit_per_peer,
+    }
+}
+
 /// What the settings say of the network.
 fn network() -> Result<Network> {
     let words = ["warp".into(), "up".into()];
     let args = parse::parse(&words, &mut Config::load());
     match args.map(|args| args.command) {
-        Ok(Command::Up(up)) => {
-            let multicast = up.network.mdns == crate::args::Switch::On;
-            Ok(Network { listen: up.network.listen, multicast })
-        }
+        Ok(Command::Up(up)) => Ok(of(&up.network)),
         _ => Err(Failure::new(Exit::Usage, "the settings of the network cannot be read")
             .hint("`warp config ls --origin` shows them, WARP_LISTEN and WARP_MDNS too")
             .into()),
