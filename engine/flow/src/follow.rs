@@ -10,8 +10,10 @@
 //! and cached chunks. Tested by `engine/flow/tests/follow.rs`.
 
 mod volume;
+mod warm;
 
 pub use volume::FollowVolume;
+pub use warm::Warmed;
 
 use crate::archive::ReadKeys;
 use crate::error::{FlowError, Refusal, Result};

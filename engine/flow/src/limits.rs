@@ -65,3 +65,5 @@ pub const EXPECTED_CHUNKS: usize = 16 << 10;
 pub const CACHE_BYTES: u64 = 10 << 30;
 /// It is looked whether these are too many after so many more chunks.
 pub const CACHE_LOOK_EVERY: u64 = 256;
+/// Chunks that a warm-up asks for ahead.
+pub const WARM_AHEAD: usize = 1024;

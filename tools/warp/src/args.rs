@@ -66,6 +66,8 @@ pub(crate) enum Command {
     Mount(Mount),
     /// Make everything in a mount durable and published
     Sync(Sync),
+    /// Fetch files before anybody reads them
+    Warmup(Warmup),
     /// Unmount a directory
     #[command(alias = "unmount")]
     Umount(Umount),
@@ -724,6 +726,18 @@ pub(crate) struct Mount {
     /// Mount nothing: print the line of /etc/fstab for it
     #[arg(long, env = "WARP_FSTAB", conflicts_with = "foreground", value_parser = clap::builder::FalseyValueParser::new())]
     pub(crate) fstab: bool,
+    #[command(flatten)]
+    pub(crate) passphrase: PassphraseArg,
+}
+
+#[derive(Debug, ClapArgs)]
+pub(crate) struct Warmup {
+    /// Files, and directories with all below them, in a mount
+    #[arg(value_name = "PATH", required = true)]
+    pub(crate) paths: Vec<PathBuf>,
+    /// Fetch nothing: say how much is here
+    #[arg(long, env = "WARP_CHECK", value_parser = clap::builder::FalseyValueParser::new())]
+    pub(crate) check: bool,
     #[command(flatten)]
     pub(crate) passphrase: PassphraseArg,
 }

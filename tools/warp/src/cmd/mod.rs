@@ -18,6 +18,7 @@ mod status;
 mod sync;
 mod umount;
 mod up;
+mod warmup;
 
 use crate::args::{Archive, Command, Key, Portal, Snapshot};
 use crate::config::Config;
@@ -47,6 +48,7 @@ pub(crate) fn run(command: Command, config: &Config, ui: &Ui) -> Result<Exit> {
         Command::Sync(args) => sync::run(&args, ui),
         Command::Check(args) => check::run(&args, ui),
         Command::Repair(args) => repair::run(&args, ui),
+        Command::Warmup(args) => warmup::run(&args, ui),
         Command::Up(args) => up::up(&args, ui),
         Command::Down => up::down(ui),
         Command::Info(args) => info::run(&args, ui),

@@ -22,6 +22,7 @@
 //! | `DELETE /v1/mounts` | `Unmount` | `Unmounted`, once it is published |
 //! | `POST /v1/mounts/wait` | `OfMount` | –, once the mount has ended |
 //! | `POST /v1/sync` | `OfMount` | `Synced`, once it is published |
+//! | `POST /v1/warmup` | `WarmUp` | lines: `Line` of `Warmed` |
 //! | `POST /v1/check` | `CheckPortal` | lines: `Line` of `Checked` |
 //! | `POST /v1/repair` | `RepairPortal` | lines: `Line` of `Repaired` |
 //! | `POST /v1/up` | – | – |
@@ -74,6 +75,7 @@ pub(super) fn routes(edge: &Arc<Edge>) -> Router {
         .route("/v1/mounts", post(on(edge, Edge::mount)).delete(on(edge, Edge::unmount)))
         .route("/v1/mounts/wait", post(on(edge, Edge::wait)))
         .route("/v1/sync", post(on(edge, Edge::sync)))
+        .route("/v1/warmup", post(long(edge, Edge::warm_up)))
         .route("/v1/check", post(long(edge, Edge::check)))
         .route("/v1/repair", post(long(edge, Edge::repair)))
         .route("/v1/up", post(on(edge, Edge::up)))

@@ -255,6 +255,11 @@ impl Mounted {
         if self.flush.load(Ordering::SeqCst) { self.publish().map(|_| ()) } else { Ok(()) }
     }
 
+    /// The directory of the portal that is shown.
+    pub(super) fn path(&self) -> &Path {
+        &self.path
+    }
+
     pub(super) fn portal(&self) -> &Opened {
         &self.portal
     }

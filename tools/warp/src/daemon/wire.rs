@@ -346,6 +346,26 @@ pub(crate) struct OfMount {
     pub(crate) directory: WirePath,
 }
 
+/// What of a mount is to be fetched.
+#[derive(Debug, Serialize, Deserialize)]
+pub(crate) struct WarmUp {
+    pub(crate) directory: WirePath,
+    /// Below the mountpoint.
+    pub(crate) path: WirePath,
+    /// Only say how much is here.
+    pub(crate) check: bool,
+}
+
+#[derive(Debug, Serialize, Deserialize)]
+pub(crate) struct Warmed {
+    pub(crate) files: u64,
+    pub(crate) chunks: u64,
+    pub(crate) bytes: u64,
+    /// Of these, how many were here before.
+    pub(crate) bytes_here: u64,
+    pub(crate) problems: Vec<WireProblem>,
+}
+
 #[derive(Debug, Serialize, Deserialize)]
 pub(crate) struct CheckPortal {
     pub(crate) portal: String,

@@ -8,10 +8,14 @@
 use super::{Edge, Keys, Refusal, Reserved, Result, Use, What};
 use crate::args::Command;
 use crate::config::Config;
-use crate::daemon::wire::{ExpireIn, Expired, InviteTo, Invited, JoinPortal, Joined, PeerRow};
+use crate::daemon::wire::{
+    ExpireIn, Expired, InviteTo, Invited, JoinPortal, Joined, PeerRow, WarmUp, Warmed, WireProblem,
+};
 use crate::parse;
 use crate::report::{Exit, Failure};
+use std::path::PathBuf;
 use std::sync::Arc;
+use warp_flow::Progress;
 use warp_flow::members::now_secs;
 use warp_flow::opened::Opened;
 use warp_flow::peers::{Network, Peers};
@@ -185,6 +189,30 @@ impl Edge {
             received_bytes: row.received_bytes,
         });
         rows.collect()
+    }
+
+    /// Fetches content of a mount before it is read.
+    pub(crate) fn warm_up(self: &Arc<Self>, ask: WarmUp, progress: &Progress) -> Result<Warmed> {
+        let directory = PathBuf::from(ask.directory);
+        let Some(mounted) = self.mount_at(&directory) else {
+            let cause = format!("{}: no portal of this home is mounted there", directory.display());
+            let hint = "`warp status` lists what is mounted";
+            return Err(Failure::new(Exit::NotFound, cause).hint(hint).into());
+        };
+        let path = mounted.path().join(PathBuf::from(ask.path));
+        let Opened::Joined(follower) = mounted.portal() else {
+            let cause =
+                format!("{}: all of it is here: this device writes it", directory.display());
+            return Err(Failure::new(Exit::Usage, cause).into());
+        };
+        let done = follower.warm(&path, ask.check, progress)?;
+        Ok(Warmed {
+            files: done.files,
+            chunks: done.chunks,
+            bytes: done.bytes,
+            bytes_here: done.bytes_here,
+            problems: done.problems.into_iter().map(WireProblem::from).collect(),
+        })
     }
 
     /// Everything that is open for other devices is closed.

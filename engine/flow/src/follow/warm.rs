@@ -1,0 +1,126 @@
+//! Fetches content before anybody reads it.
+//!
+//! Neighbours: `warp warmup` asks for it; `follow` has the tree, `swarm` the
+//! peers. Promises: what it says is here, was here when it looked. Never: opens
+//! what it fetches. Tested by `tests/tests/peers.rs`.
+
+use super::{Follower, Tree};
+use crate::error::{FlowError, Result};
+use crate::limits::WARM_AHEAD;
+use crate::progress::{Problem, Progress};
+use crate::source::ChunkSource as _;
+use std::collections::HashSet;
+use std::os::unix::ffi::OsStrExt;
+use std::path::{Component, Path};
+use warp_format::record::{FileType, Inode};
+use warp_format::{ChunkRef, FileId};
+
+/// What a warm-up found, and did.
+#[derive(Debug, Default)]
+pub struct Warmed {
+    /// Files.
+    pub files: u64,
+    /// Chunks of their content.
+    pub chunks: u64,
+    /// Bytes in these.
+    pub bytes: u64,
+    /// Of these, how many were here before.
+    pub bytes_here: u64,
+    /// What could not be looked at or had.
+    pub problems: Vec<Problem>,
+}
+
+/// What is to be fetched.
+#[derive(Default)]
+struct Wanted {
+    chunks: Vec<ChunkRef>,
+    seen: HashSet<ChunkRef>,
+}
+
+impl Wanted {
+    fn add(&mut self, tree: &Tree, file: FileId, inode: &Inode) -> Result<()> {
+        for (_, extent) in tree.whole_extents(file, inode)? {
+            if self.seen.insert(extent.chunk) {
+                self.chunks.push(extent.chunk);
+            }
+        }
+        Ok(())
+    }
+}
+
+impl Follower {
+    /// Fetches all content of a file, or of everything below a directory; with
+    /// `check`, only says how much of it is here.
+    pub fn warm(&self, path: &Path, check: bool, progress: &Progress) -> Result<Warmed> {
+        let tree = self.tree()?;
+        let mut warmed = Warmed::default();
+        let mut wanted = Wanted::default();
+        let problem = |path: &[u8], error| Problem { path: path.to_vec(), error };
+        let (top, inode) = self.find(&tree, path)?;
+        match inode.file_type() {
+            FileType::Regular => {
+                warmed.files = 1;
+                wanted.add(&tree, top, &inode)?;
+            }
+            FileType::Directory => tree.visit_below(top, b"", &mut |path, found| {
+                progress.check()?;
+                let added = match found {
+                    Ok((dentry, found)) if dentry.file_type == FileType::Regular => {
+                        warmed.files += 1;
+                        wanted.add(&tree, dentry.file, &found.inode)
+                    }
+                    Ok(_) => Ok(()),
+                    Err(e) => Err(e),
+                };
+                if let Err(e) = added {
+                    warmed.problems.push(problem(path, e));
+                }
+                Ok(())
+            })?,
+            _ => {}
+        }
+        warmed.chunks = wanted.chunks.len() as u64;
+        warmed.bytes = wanted.chunks.iter().map(|chunk| u64::from(chunk.len)).sum();
+        let here = |chunk: &&ChunkRef| self.store().contains(&chunk.id);
+        warmed.bytes_here =
+            wanted.chunks.iter().filter(here).map(|chunk| u64::from(chunk.len)).sum();
+        if !check {
+            progress.set_total(warmed.bytes);
+            if let Err(e) = self.fetch_all(&wanted.chunks, progress) {
+                // The others would fail for the same reason, each after a while.
+                warmed.problems.push(problem(path.as_os_str().as_bytes(), e));
+            }
+        }
+        Ok(warmed)
+    }
+
+    fn fetch_all(&self, chunks: &[ChunkRef], progress: &Progress) -> Result<()> {
+        for (n, chunk) in chunks.iter().enumerate() {
+            progress.check()?;
+            if n % (WARM_AHEAD / 2) == 0 {
+                self.source.expect(&chunks[n..chunks.len().min(n + WARM_AHEAD)]);
+            }
+            if !self.store().contains(&chunk.id) {
+                self.source.fetch(&chunk.id)?;
+            }
+            progress.add_bytes(u64::from(chunk.len));
+        }
+        Ok(())
+    }
+
+    fn find(&self, tree: &Tree, path: &Path) -> Result<(FileId, Inode)> {
+        let missing = || FlowError::NotFound { path: path.into() };
+        let mut at = FileId::ROOT;
+        for part in path.components() {
+            match part {
+                Component::RootDir | Component::CurDir => {}
+                Component::Normal(name) => {
+                    at = tree.lookup(at, name.as_bytes())?.ok_or_else(missing)?.file;
+                }
+                Component::ParentDir | Component::Prefix(_) => return Err(missing()),
+            }
+        }
+        let found = tree.attributes(at)?.ok_or_else(missing)?;
+        Ok((at, found.inode))
+    }
+}
