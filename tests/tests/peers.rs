@@ -302,3 +302,72 @@ fn who_is_removed_gets_nothing_new_through_the_mount() {
     let peers = writer.warp(["peers", "--json"]).ok();
     assert_eq!(writer.json(&peers, "d['peers']"), "[]");
 }
+
+#[test]
+fn what_is_warmed_up_is_there_offline_through_the_mount() {
+    let (lan, devices) = devices(2);
+    let [writer, reader] = &devices[..] else { unreachable!() };
+    mkdir(&writer.at("d"));
+    let (warm, cold) = (noise(300_000, 1), noise(300_000, 2));
+    write(&writer.at("d/warm"), &warm);
+    write(&writer.at("cold"), &cold);
+    writer.sync();
+    join(writer, reader);
+    let here = |device: &Device| {
+        let told = device.warp(["warmup", "--check", "--json", "m/d"]).ok();
+        device.json(&told, "d['paths'][0]['bytes_here'], d['paths'][0]['bytes']")
+    };
+    assert_eq!(here(reader), "0 300000");
+    reader.warp(["warmup", "m/d"]).ok();
+    assert_eq!(here(reader), "300000 300000");
+    reader.warp(["umount", "m"]).ok();
+    reader.warp(["mount", "--offline", "p", "m"]).ok();
+    assert!(fs::read(reader.at("d/warm")).unwrap() == warm);
+    let began = Instant::now();
+    let failed = fs::read(reader.at("cold")).unwrap_err();
+    assert_eq!(failed.raw_os_error(), Some(5), "EIO: {failed}");
+    assert!(began.elapsed() < Duration::from_secs(2), "{:?}", began.elapsed());
+    // Mounted as usual it asks again; without any peer, a warm-up says so.
+    reader.warp(["umount", "m"]).ok();
+    reader.mount();
+    assert!(fs::read(reader.at("cold")).unwrap() == cold);
+    write(&writer.at("later"), &noise(300_000, 3));
+    writer.sync();
+    soon("the new file", SEEN_WITHIN, || reader.at("later").exists());
+    lan.silence(1);
+    let failed = reader.warp(["warmup", "m/later"]).run().exits(5);
+    assert!(failed.stderr.contains("could not be had"), "{}", failed.stderr);
+    // Where it is written, all of it is here.
+    let refused = writer.warp(["warmup", "m/d"]).run().exits(2);
+    assert!(refused.stderr.contains("all of it is here"), "{}", refused.stderr);
+}
+
+#[test]
+fn what_comes_from_peers_is_counted_and_limited_through_the_mount() {
+    let (lan, devices) = devices(2);
+    let [writer, reader] = &devices[..] else { unreachable!() };
+    write(&writer.at("f"), &noise(4_000_000, 1));
+    writer.sync();
+    reader.warp(["up", "--metrics", "127.0.0.1:9464", "--limit", "2M"]).ok();
+    join(writer, reader);
+    let began = Instant::now();
+    fs::read(reader.at("f")).unwrap();
+    let took = began.elapsed();
+    // 4 MB at 2 MiB a second, with what a bucket lets pass at once.
+    assert!(took > Duration::from_millis(1500) && took < Duration::from_secs(6), "{took:?}");
+    let script = "import urllib.request as r; print(r.urlopen('http://127.0.0.1:9464/metrics').read().decode())";
+    let mut asked = lan.on(2, "python3");
+    asked.args(["-c", script]);
+    let told = warp_tests::run::run(asked, Duration::from_secs(10)).exits(0).text();
+    let value = |name: &str| -> f64 {
+        let line = told.lines().find(|line| line.starts_with(name) && line.contains('{'));
+        line.and_then(|line| line.rsplit(' ').next()).and_then(|n| n.parse().ok()).unwrap_or(-1.0)
+    };
+    assert!(value("warp_received_bytes_total") >= 4_000_000.0, "{told}");
+    assert_eq!(value("warp_peers_connected"), 1.0, "{told}");
+    assert_eq!(value("warp_bad_chunks_total"), 0.0, "{told}");
+    // Not for the network.
+    let home = reader.path("other");
+    let refused = reader.warp(["up", "--metrics", "10.77.0.2:9464"]).env("WARP_HOME", home).run();
+    assert!(refused.code != 0 && refused.stderr.contains("127.0.0.1"), "{}", refused.stderr);
+}

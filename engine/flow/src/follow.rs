@@ -20,7 +20,7 @@ use crate::error::{FlowError, Refusal, Result};
 use crate::limits::CACHE_BYTES;
 use crate::reader::TreeReader;
 use crate::source::ChunkSource;
-use crate::swarm::Swarm;
+use crate::swarm::{Counters, Swarm};
 use std::collections::HashMap;
 use std::fs::File;
 use std::os::unix::ffi::OsStrExt;
@@ -199,6 +199,11 @@ impl Follower {
     /// default.
     pub fn set_cache_limit(&self, bytes: Option<u64>) {
         self.source.swarm.set_cache_limit(bytes.unwrap_or(CACHE_BYTES));
+    }
+
+    /// What has come from peers since it was opened.
+    pub fn counters(&self) -> &Counters {
+        self.source.swarm.counters()
     }
 
     /// The way to its peers.

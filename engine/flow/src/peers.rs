@@ -182,6 +182,8 @@ impl Shared {
 pub struct PeerStatus {
     /// What the portal is called on this device.
     pub portal: String,
+    /// The portal.
+    pub id: PortalId,
     /// The device.
     pub device: DeviceId,
     /// What it is called in the portal.
@@ -474,6 +476,7 @@ impl Peers {
                 let address = link.as_ref().map(|link| link.session.address());
                 rows.push(PeerStatus {
                     portal: shared.name.clone(),
+                    id: shared.id,
                     device,
                     name: member.name.clone(),
                     capability: member.capability.word(),

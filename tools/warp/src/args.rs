@@ -452,6 +452,9 @@ pub(crate) struct Network {
     /// The same to and from each peer
     #[arg(long, env = "WARP_LIMIT_PER_PEER", value_name = "RATE", value_parser = rate)]
     pub(crate) limit_per_peer: Option<NonZeroU64>,
+    /// Serve what is counted at http://ADDR:PORT/metrics, on a loopback address
+    #[arg(long, env = "WARP_METRICS", value_name = "ADDR:PORT")]
+    pub(crate) metrics: Option<SocketAddr>,
 }
 
 /// `10M`, `10M/s`: bytes a second.

@@ -35,8 +35,8 @@ const GREET_WITHIN: Duration = Duration::from_secs(5);
 const LOOK_EVERY: Duration = Duration::from_millis(100);
 const PAUSE: Duration = Duration::from_millis(5);
 /// What says how the daemon uses the network.
-const NETWORK_VARIABLES: [&str; 4] =
-    ["WARP_LIMIT", "WARP_LIMIT_PER_PEER", "WARP_LISTEN", "WARP_MDNS"];
+const NETWORK_VARIABLES: [&str; 5] =
+    ["WARP_LIMIT", "WARP_LIMIT_PER_PEER", "WARP_LISTEN", "WARP_MDNS", "WARP_METRICS"];
 /// Directories that the daemon finds its home by.
 const HOME_VARIABLES: [&str; 7] = [
     "WARP_HOME",

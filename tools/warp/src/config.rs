@@ -25,7 +25,7 @@ const FILE: &str = "config.toml";
 
 /// The keys: KEY stands for every flag whose variable is `WARP_KEY`. Those
 /// that say what a single call does (`--force`, `--dry-run`, `-C`) are none.
-const KEYS: [&str; 17] = [
+const KEYS: [&str; 18] = [
     "allow_other",
     "cache_size",
     "color",
@@ -37,6 +37,7 @@ const KEYS: [&str; 17] = [
     "listen",
     "long",
     "mdns",
+    "metrics",
     "mount_options",
     "no_flush",
     "quiet",

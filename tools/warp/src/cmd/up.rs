@@ -36,6 +36,7 @@ fn settings(network: &Network) -> Vec<(&'static str, String)> {
         ("WARP_MDNS", Some(mdns.to_owned())),
         ("WARP_LIMIT", rate(network.limit)),
         ("WARP_LIMIT_PER_PEER", rate(network.limit_per_peer)),
+        ("WARP_METRICS", network.metrics.map(|at| at.to_string())),
     ];
     all.into_iter().filter_map(|(name, value)| Some((name, value?))).collect()
 }

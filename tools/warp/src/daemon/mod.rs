@@ -12,6 +12,7 @@ pub(crate) mod edge;
 pub(crate) mod lock;
 pub(crate) mod log;
 mod long;
+mod metrics;
 mod mounted;
 mod snapshots;
 pub(crate) mod wire;
@@ -124,11 +125,16 @@ fn run(
         .enable_time()
         .build()
         .map_err(failed)?;
+    let metrics = edge.metrics()?.map(metrics::listen).transpose()?;
     let listener = run_dir.listen(&lock).map_err(failed)?;
     listener.set_nonblocking(true).map_err(failed)?;
     tracing::info!(pid = std::process::id(), version = env!("CARGO_PKG_VERSION"), "listening");
     ready();
     runtime.block_on(async {
+        if let Some(metrics) = metrics {
+            let listener = tokio::net::TcpListener::from_std(metrics).map_err(failed)?;
+            tokio::spawn(metrics::serve(Arc::clone(&edge), listener));
+        }
         let served = serve(listener, &edge).await;
         // From here on a client finds nobody, starts the next daemon, and
         // that one waits for the lock. Who was in the queue and not accepted

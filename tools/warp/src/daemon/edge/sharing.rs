@@ -6,15 +6,19 @@
 //! ticket to the log. Tested by `tests/tests/peers.rs`.
 
 use super::{Edge, Keys, Refusal, Reserved, Result, Use, What};
-use crate::args::Command;
+use crate::args;
 use crate::config::Config;
+use crate::daemon::metrics::Sample;
 use crate::daemon::wire::{
     ExpireIn, Expired, InviteTo, Invited, JoinPortal, Joined, PeerRow, WarmUp, Warmed, WireProblem,
 };
 use crate::parse;
 use crate::report::{Exit, Failure};
+use std::collections::BTreeMap;
+use std::net::SocketAddr;
 use std::path::PathBuf;
-use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, PoisonError};
 use warp_flow::Progress;
 use warp_flow::members::now_secs;
 use warp_flow::opened::Opened;
@@ -27,16 +31,74 @@ use warp_format::ticket::Ticket;
 const MAX_DEVICE_NAME: usize = 40;
 
 impl Edge {
+    /// How the network is to be used: as was typed, or as the settings say.
+    fn network(&self) -> Result<args::Network> {
+        self.network.clone().map_or_else(settings, Ok)
+    }
+
+    /// Where what is counted is to be told.
+    pub(crate) fn metrics(&self) -> std::result::Result<Option<SocketAddr>, Failure> {
+        self.network().map(|network| network.metrics).map_err(Refusal::failure)
+    }
+
+    /// What is counted.
+    pub(in crate::daemon) fn samples(&self) -> Vec<Sample> {
+        let mut samples = Vec::new();
+        let mounts = self.mounts().len() as f64;
+        samples.push(Sample { name: "warp_mounts", labels: Vec::new(), value: mounts });
+        let keys = self.state().keys.clone();
+        for (id, opened) in self.open_portals() {
+            let status = opened.status();
+            let mut add = |name, value| samples.push(Sample::new(name, &id, value));
+            add("warp_head", status.sequence as f64);
+            add("warp_stored_bytes", status.stored_bytes as f64);
+            add("warp_unpublished_bytes", status.unpublished_bytes as f64);
+            let Opened::Joined(follower) = &opened else { continue };
+            let counted = |counter: &AtomicU64| counter.load(Ordering::Relaxed) as f64;
+            let counters = follower.counters();
+            add("warp_chunks_received_total", counted(&counters.chunks));
+            add("warp_received_bytes_total", counted(&counters.bytes));
+            add("warp_wasted_bytes_total", counted(&counters.wasted_bytes));
+            add("warp_hedged_total", counted(&counters.hedges));
+            add("warp_bad_chunks_total", counted(&counters.bad_chunks));
+            add("warp_failed_reads_total", counted(&counters.failures));
+        }
+        let peers =
+            keys.and_then(|keys| keys.peers.lock().unwrap_or_else(PoisonError::into_inner).clone());
+        let mut connected: BTreeMap<String, f64> = BTreeMap::new();
+        for peer in peers.map(|peers| peers.status()).unwrap_or_default() {
+            let portal = peer.id.to_string();
+            *connected.entry(portal.clone()).or_default() +=
+                f64::from(u8::from(peer.rtt.is_some()));
+            if let Some(rtt) = peer.rtt {
+                let labels = vec![("portal", portal), ("peer", peer.device.to_string())];
+                let (name, value) = ("warp_peer_rtt_seconds", rtt.as_secs_f64());
+                samples.push(Sample { name, labels, value });
+            }
+        }
+        let each = connected.iter();
+        samples.extend(each.map(|(id, n)| Sample::new("warp_peers_connected", id, *n)));
+        samples
+    }
+
+    /// All portals that are open and stay so, by the start of their ids.
+    fn open_portals(&self) -> Vec<(String, Opened)> {
+        let of = |u: &Use| match &u.what {
+            What::Mounted(mounted) => Some((u.id.clone(), mounted.portal().clone())),
+            What::Shared(opened) => Some((u.id.clone(), opened.clone())),
+            What::Short => None,
+        };
+        let open: Vec<_> = self.state().uses.iter().filter_map(of).collect();
+        open.into_iter().map(|(id, opened)| (id.chars().take(10).collect(), opened)).collect()
+    }
+
     /// The network, used from now on.
     pub(super) fn peers(&self, keys: &Keys) -> Result<Arc<Peers>> {
-        let mut peers = keys.peers.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
+        let mut peers = keys.peers.lock().unwrap_or_else(PoisonError::into_inner);
         if let Some(peers) = &*peers {
             return Ok(Arc::clone(peers));
         }
-        let network = match &self.network {
-            Some(typed) => of(typed),
-            None => network()?,
-        };
+        let network = of(&self.network()?);
         let portals = Arc::clone(&keys.portals);
         let started = Peers::start(&self.home, &keys.device, keys.id, portals, network)?;
         *peers = Some(Arc::clone(&started));
@@ -176,7 +238,7 @@ impl Edge {
 
     /// The other devices of all portals that are shared.
     pub(super) fn peer_rows(keys: &Keys) -> Vec<PeerRow> {
-        let peers = keys.peers.lock().unwrap_or_else(std::sync::PoisonError::into_inner).clone();
+        let peers = keys.peers.lock().unwrap_or_else(PoisonError::into_inner).clone();
         let rows = peers.map(|peers| peers.status()).unwrap_or_default();
         let rows = rows.into_iter().map(|row| PeerRow {
             name: row.name,
@@ -218,7 +280,7 @@ impl Edge {
     /// Everything that is open for other devices is closed.
     pub(super) fn close_shared(&self) {
         let Some(keys) = self.state().keys.clone() else { return };
-        let peers = keys.peers.lock().unwrap_or_else(std::sync::PoisonError::into_inner).take();
+        let peers = keys.peers.lock().unwrap_or_else(PoisonError::into_inner).take();
         if let Some(peers) = peers {
             peers.close();
         }
@@ -239,21 +301,20 @@ impl Edge {
 }
 
 /// What was typed, for those who use it.
-fn of(typed: &crate::args::Network) -> Network {
+fn of(typed: &args::Network) -> Network {
     Network {
         listen: typed.listen,
-        multicast: typed.mdns == crate::args::Switch::On,
+        multicast: typed.mdns == args::Switch::On,
         limit: typed.limit,
         limit_per_peer: typed.limit_per_peer,
     }
 }
 
 /// What the settings say of the network.
-fn network() -> Result<Network> {
+fn settings() -> Result<args::Network> {
     let words = ["warp".into(), "up".into()];
-    let args = parse::parse(&words, &mut Config::load());
-    match args.map(|args| args.command) {
-        Ok(Command::Up(up)) => Ok(of(&up.network)),
+    match parse::parse(&words, &mut Config::load()).map(|args| args.command) {
+        Ok(args::Command::Up(up)) => Ok(up.network),
         _ => Err(Failure::new(Exit::Usage, "the settings of the network cannot be read")
             .hint("`warp config ls --origin` shows them, WARP_LISTEN and WARP_MDNS too")
             .into()),
