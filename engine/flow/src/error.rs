@@ -47,7 +47,7 @@ pub enum FlowError {
         why: Option<String>,
     },
     /// This device only reads the portal.
-    #[error("this device has joined it, and only its writer can do that")]
+    #[error("the portal is written on another device, and only that one can do this")]
     NotWriter,
     /// Only a portal's founder changes who is a member.
     #[error("only the device that made the portal ({founder}) can say who is a member")]
@@ -56,10 +56,10 @@ pub enum FlowError {
         founder: DeviceId,
     },
     /// Nobody was ever invited to it.
-    #[error("no other device was ever invited to it")]
+    #[error("no other device was ever invited to the portal")]
     NotShared,
     /// This device is no member of it.
-    #[error("this device is not a member of it, or not one that reads")]
+    #[error("this device is no member of the portal, or not one that reads")]
     NotMember,
     /// A device says what it may not.
     #[error("device {device} may not publish")]

@@ -9,7 +9,7 @@ use std::fmt::Write;
 
 /// Verbs by what they are for. One that does not exist is passed over.
 const GROUPS: [(&str, &[&str]); 5] = [
-    ("Portals", &["portal", "mount", "umount", "sync", "status"]),
+    ("Portals", &["portal", "mount", "umount", "sync", "peers", "warmup", "status"]),
     ("Time and space", &["snapshot", "restore", "check", "repair"]),
     ("Archives", &["archive"]),
     ("This device", &["key", "up", "down", "info", "doctor"]),

@@ -108,11 +108,15 @@ impl Bench {
             }
             Err(e) => tracing::warn!(chunk = %sealed.id(), "is not kept: {e}"),
         }
-        if self.stored.fetch_add(1, Ordering::Relaxed).is_multiple_of(CACHE_LOOK_EVERY) {
+        let stored = self.stored.fetch_add(1, Ordering::Relaxed) + 1;
+        if stored.is_multiple_of(CACHE_LOOK_EVERY) {
             let limit = self.cache.load(Ordering::Relaxed);
             let bytes = self.store.usage(Class::Cached).bytes;
-            if let Err(e) = self.store.evict(bytes.saturating_sub(limit)) {
-                tracing::warn!("the cache is not made smaller: {e}");
+            // Packs that are full get their index with this: without it they
+            // would all be read at the next start, after a kill.
+            let kept = self.store.evict(bytes.saturating_sub(limit)).map(drop);
+            if let Err(e) = kept.and_then(|()| self.store.sync()) {
+                tracing::warn!("the cache is not in order: {e}");
             }
         }
     }

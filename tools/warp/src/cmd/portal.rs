@@ -142,8 +142,8 @@ fn leave(args: &PortalLeave, ui: &Ui) -> Result<Exit> {
             Failure::new(Exit::Busy, cause).hint(format!("warp umount {}", show::word(&on)))
         );
     }
-    if !args.yes && found.is_some() {
-        confirm(args, ui)?;
+    if let (false, Some(found)) = (args.yes, &found) {
+        confirm(args, found.joined, ui)?;
     }
     let ask = LeavePortal { name: args.name.clone(), keep_data: args.keep_data };
     let left: Left = daemon.ask_unlocked(&args.passphrase, Method::DELETE, "/v1/portals", &ask)?;
@@ -164,11 +164,11 @@ fn leave(args: &PortalLeave, ui: &Ui) -> Result<Exit> {
     Ok(Exit::Ok)
 }
 
-fn confirm(args: &PortalLeave, ui: &Ui) -> Result<()> {
+fn confirm(args: &PortalLeave, joined: bool, ui: &Ui) -> Result<()> {
     let name = &args.name;
     if !std::io::stdin().is_terminal() {
         let cause = format!("portal {name}: no terminal to ask whether to leave it");
-        let hint = if args.keep_data {
+        let hint = if args.keep_data || joined {
             "`--yes` leaves without asking"
         } else {
             "`--yes` deletes this only copy, which cannot be undone; `--keep-data` keeps it"
@@ -177,6 +177,9 @@ fn confirm(args: &PortalLeave, ui: &Ui) -> Result<()> {
     }
     if args.keep_data {
         ui.note(&format!("Portal {name} leaves this device; its sealed data is moved aside."));
+    } else if joined {
+        ui.note(&format!("What is here of portal {name} is deleted; the devices that write"));
+        ui.note("and hold it keep it. To come back takes another ticket.");
     } else {
         ui.note(&format!("This device holds the only copy of portal {name}."));
         ui.note("To leave it deletes it, and cannot be undone; `--keep-data` keeps its data.");
@@ -199,6 +202,7 @@ pub(super) fn row(row: &PortalRow) -> Value {
     json!({
         "name": row.name,
         "id": row.id,
+        "joined": row.joined,
         "mounted_on": on.map(|path| path.to_string_lossy().into_owned()),
     })
 }
@@ -221,7 +225,8 @@ pub(super) fn merge(document: &mut Value, standing: &Standing) {
 pub(super) fn line(row: &PortalRow) -> String {
     let on = row.mounted_on.clone().map(PathBuf::from);
     let on = on.map_or("-".into(), |path| path.display().to_string());
-    format!("{:<20} {}  {on}", row.name, short(&row.id))
+    let joined = if row.joined { "  (written on another device)" } else { "" };
+    format!("{:<20} {}  {on}{joined}", row.name, short(&row.id))
 }
 
 /// An id as people see it.

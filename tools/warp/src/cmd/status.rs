@@ -92,11 +92,13 @@ fn of_daemon(home: &Home) -> Result<Known> {
         if !status.locked {
             let keyring = Keyring::open(&bytes, None).map_err(bad)?;
             status.identity = Some(identity(&keyring)?);
-            let entries = Portals::new(home, &keyring)?.list()?;
+            let portals = Portals::new(home, &keyring)?;
+            let entries = portals.list()?;
             status.portals = entries
                 .into_iter()
                 .map(|entry| PortalRow {
                     id: format!("{:#}", entry.id),
+                    joined: portals.is_joined(&entry.name).unwrap_or(false),
                     name: entry.name,
                     mounted_on: None,
                 })

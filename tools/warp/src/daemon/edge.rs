@@ -306,12 +306,16 @@ impl Edge {
     }
 
     fn row(&self, entry: &PortalEntry) -> PortalRow {
+        let keys = self.state().keys.clone();
+        // One that cannot be told is shown as any other.
+        let joined = keys.is_some_and(|keys| keys.portals.is_joined(&entry.name).unwrap_or(false));
         let id = format!("{:#}", entry.id);
         let is_seen = |m: &Mounted| m.id == id && !m.is_over() && !m.is_detached();
         let mounted = self.mounts().into_iter().find(|m| is_seen(m));
         PortalRow {
             name: entry.name.clone(),
             id,
+            joined,
             mounted_on: mounted.map(|m| m.directory.as_path().into()),
         }
     }

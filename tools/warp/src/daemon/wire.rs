@@ -67,6 +67,8 @@ pub(crate) struct Identity {
 pub(crate) struct PortalRow {
     pub(crate) name: String,
     pub(crate) id: String,
+    /// Another device writes it.
+    pub(crate) joined: bool,
     pub(crate) mounted_on: Option<WirePath>,
 }
 
