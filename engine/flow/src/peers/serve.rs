@@ -109,8 +109,15 @@ impl Service for Core {
 
     fn left(&self, portal: &PortalId, peer: &DeviceId) {
         let Some(shared) = self.shared(portal) else { return };
+        {
+            let mut links = shared.links();
+            // It may be that of an earlier session, whose place another took.
+            if links.get(peer).is_some_and(|link| !link.session.is_closed()) {
+                return;
+            }
+            links.remove(peer);
+        }
         tracing::info!(%portal, %peer, "disconnected");
-        shared.links().remove(peer);
         if let Some(swarm) = &shared.swarm {
             swarm.left(*peer);
         }
