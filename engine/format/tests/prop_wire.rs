@@ -44,19 +44,19 @@ fn frame() -> impl Strategy<Value = Frame> {
         Just(Denied::Revoked),
         Just(Denied::Unknown)
     ];
-    let opening = (any::<u32>(), any::<[u8; 32]>(), 0..3u8).prop_map(|(session, proof, kind)| {
-        match kind {
+    let opening =
+        (any::<u32>(), any::<[u8; 32]>(), 0..3u8).prop_map(|(session, proof, kind)| match kind {
             0 => Frame::Hello { session, proof },
             1 => Frame::Accepted { session, proof },
             _ => Frame::Unknown { session, proof },
-        }
-    });
+        });
     prop_oneof![
         opening,
         any::<u32>().prop_map(|session| Frame::Refused { session }),
         any::<u32>().prop_map(|session| Frame::Left { session }),
         (any::<u32>(), bytes()).prop_map(|(session, head)| Frame::Head { session, head }),
-        (any::<u32>(), any::<u64>()).prop_map(|(session, from)| Frame::AskMembers { session, from }),
+        (any::<u32>(), any::<u64>())
+            .prop_map(|(session, from)| Frame::AskMembers { session, from }),
         (any::<u32>(), bytes()).prop_map(|(session, records)| Frame::Members { session, records }),
         (any::<u32>(), have()).prop_map(|(session, have)| Frame::Have { session, have }),
         redeem(),
