@@ -19,7 +19,7 @@ use crate::tls::Identity;
 use crate::transport;
 use std::collections::HashMap;
 use std::io;
-use std::net::{IpAddr, SocketAddr};
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::num::NonZeroU64;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
@@ -90,7 +90,7 @@ impl Endpoint {
     }
 
     /// Where peers can dial it: for a wildcard address, those of the
-    /// interfaces that are not loopback.
+    /// interfaces that are not loopback, if there are any.
     pub fn local_addrs(&self) -> Vec<SocketAddr> {
         let Ok(bound) = self.quinn.local_addr() else { return Vec::new() };
         if !bound.ip().is_unspecified() {
@@ -103,7 +103,11 @@ impl Endpoint {
         };
         let interfaces = if_addrs::get_if_addrs().unwrap_or_default();
         let addrs = interfaces.iter().map(if_addrs::Interface::ip).filter(usable);
-        addrs.map(|ip| SocketAddr::new(ip, bound.port())).collect()
+        let mut addrs: Vec<_> = addrs.map(|ip| SocketAddr::new(ip, bound.port())).collect();
+        if addrs.is_empty() {
+            addrs.push(SocketAddr::new(Ipv4Addr::LOCALHOST.into(), bound.port()));
+        }
+        addrs
     }
 
     /// Changes the rates of what travels from now on.

@@ -76,7 +76,9 @@ impl Talk {
 
     /// Whether someone waits for something on this connection, or has it.
     pub(crate) fn is_in_use(&self) -> bool {
-        !self.open.is_empty() || !self.asked.is_empty() || self.redeeming.is_some()
+        !self.open.is_empty()
+            || self.asked.values().any(|asked| !asked.done.is_closed())
+            || self.redeeming.as_ref().is_some_and(|done| !done.is_closed())
     }
 
     fn is_full(&self) -> bool {

@@ -30,6 +30,7 @@ use std::sync::Arc;
 use warp_format::keys::SigningKey;
 use warp_format::wire::ALPN;
 use warp_format::{DeviceId, Secret};
+use zeroize::Zeroizing;
 
 /// What stands before the 32 bytes of an Ed25519 key in its DER form
 /// (SubjectPublicKeyInfo, RFC 8410).
@@ -49,11 +50,10 @@ impl Identity {
     /// From the seed of the device's signing key.
     pub(crate) fn new(seed: &Secret) -> Result<Self, Error> {
         let device = SigningKey::from_seed(seed).device_id();
-        let mut pkcs8 = PKCS8_PREFIX.to_vec();
+        let mut pkcs8 = Zeroizing::new(Vec::with_capacity(PKCS8_PREFIX.len() + 32));
+        pkcs8.extend_from_slice(&PKCS8_PREFIX);
         pkcs8.extend_from_slice(seed.expose());
-        // The buffer becomes the `Secret` that wipes it, as far as its bytes go.
         let signer = ring::sign::any_eddsa_type(&PrivatePkcs8KeyDer::from(pkcs8.as_slice()));
-        pkcs8.fill(0);
         let spki = [SPKI_PREFIX.as_slice(), &device.0].concat();
         let key = CertifiedKey::new(vec![CertificateDer::from(spki)], signer?);
         Ok(Self { device, key: Arc::new(key), provider: Arc::new(provider()) })

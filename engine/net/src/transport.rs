@@ -4,7 +4,7 @@
 //! may make this device hold is bounded before its peer has proved anything;
 //! packets grow to what the path carries, and no further than what one system
 //! call of ten segments can. Never: takes the default of a library where
-//! ../shared measurements speak against it (CUBIC: 8 % of a link at 1 % loss).
+//! a measurement speaks against it (CUBIC: 8 % of a link at 1 % loss).
 //! Tested by `tests/identity.rs`, `tests/bounds.rs`.
 
 use crate::error::{NetError, Result};

@@ -9,6 +9,7 @@ mod check;
 mod demo;
 mod million;
 mod swarm;
+mod net;
 mod tidy;
 mod workspace;
 
@@ -28,6 +29,8 @@ usage: cargo xtask <verb>
                    time to make, list, mount and recover them, and memory
   bench swarm      what a mount reads from several peers, on network namespaces
                    with bounded links (root), beside what the links could give
+  bench net        how fast verified chunks travel on the loopback interface,
+                   beside raw QUIC in the same process
   demo [DIR]       install what a mount needs, build, pack a real tree, and
                    leave it mounted below DIR (default: /tmp/warp-demo)
   tidy             the style of the tree as a test, one finding a line";
@@ -54,6 +57,7 @@ fn run(words: &[&str]) -> Result<()> {
             million::run(&Workspace::load()?, files)
         }
         ["bench", "swarm"] => swarm::run(&Workspace::load()?),
+        ["bench", "net"] => net::run(&Workspace::load()?),
         ["demo"] => demo::run(&Workspace::load()?, None),
         ["demo", dir] => demo::run(&Workspace::load()?, Some(dir)),
         ["tidy"] => tidy::run(&Workspace::load()?),

@@ -157,7 +157,7 @@ impl TryFrom<Coded> for Prints {
                 .ok_or(FormatError::Invalid { at })?;
             prints.push(last);
         }
-        if from.ends_here() { Ok(Self { bits, prints }) } else { Err(invalid) }
+        if from.ends() { Ok(Self { bits, prints }) } else { Err(invalid) }
     }
 }
 
@@ -216,7 +216,7 @@ impl Reading<'_> {
     }
 
     /// Whether all that is left is the rest of the last byte, and zero.
-    fn ends_here(mut self) -> bool {
+    fn ends(mut self) -> bool {
         let left = self.bytes.len() * 8 - self.at;
         left < 8 && (0..left).all(|_| self.bit() == Some(false))
     }
