@@ -69,6 +69,9 @@ impl Planner {
         if now >= self.timer {
             self.suspect(now);
         }
+        for peer in self.touched.iter() {
+            self.recall(now, peer);
+        }
         self.fill(now, &mut decision.assignments);
         if now >= self.hedge_at && !self.wants.asked.is_empty() {
             self.hedge_at = now + HEDGE_EVERY;
@@ -100,6 +103,21 @@ impl Planner {
         }
         self.plan.is_stale = true;
         self.timer = self.next_timer(now);
+    }
+
+    /// Takes back what a peer will not begin with soon, since it turned out to
+    /// be slower than when it was asked, if others hold it.
+    fn recall(&mut self, now: Micros, peer: PeerNo) {
+        let open = self.open(now);
+        while let Some(known) = &self.peers[peer.index()]
+            && let Some(last) = known.unbegun()
+            && let Some(chunk) = self.wants.get(last)
+            && chunk.holders.and(&open).iter().any(|other| other != peer)
+        {
+            self.stop(peer, last);
+            self.wants.unask(last, peer);
+            self.disturbed(peer);
+        }
     }
 
     /// The next time at which a peer becomes suspect, or may be asked again.

@@ -26,6 +26,9 @@ pub(crate) const COMMIT_SLACK: Micros = 20 * MS;
 /// which would otherwise take a round trip a chunk.
 pub(crate) const COLD_COMMIT_BYTES: u64 = 1 << 20;
 
+/// A request is taken back if it would begin that much later than it has to.
+pub(crate) const RECALL_EXCESS: Micros = 100 * MS;
+
 /// Silence that is never suspicious: schedulers and disks pause that long.
 pub(crate) const SILENCE_MIN: Micros = 50 * MS;
 /// A packet's worth: at low rates, packets are further apart than that.

@@ -213,7 +213,7 @@ impl Planner {
     }
 
     /// The peers that may be asked now.
-    fn open(&self, now: Micros) -> Holders {
+    pub(crate) fn open(&self, now: Micros) -> Holders {
         let is_open = |peer: &PeerNo| {
             self.peers[peer.index()].as_ref().is_some_and(|known| known.is_open(now))
         };

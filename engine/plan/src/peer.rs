@@ -8,7 +8,8 @@
 
 use crate::holders::ChunkNo;
 use crate::limits::{
-    BACKOFF_MAX, BACKOFF_MIN, COLD_COMMIT_BYTES, COMMIT_SLACK, PACKET_BYTES, SECOND, SILENCE_MIN,
+    BACKOFF_MAX, BACKOFF_MIN, COLD_COMMIT_BYTES, COMMIT_SLACK, PACKET_BYTES, RECALL_EXCESS, SECOND,
+    SILENCE_MIN,
 };
 use crate::rate::{Delivery, RoundTrip};
 use crate::{Micros, Traits};
@@ -137,6 +138,16 @@ impl Peer {
         let bytes = ahead.saturating_sub(self.here_bytes);
         let from = if self.first_due { now.max(self.heard + self.rtt.smooth()) } else { now };
         from + span(bytes, self.rate())
+    }
+
+    /// The last request, if it is one too many by far: nothing of it has come,
+    /// and what is before it keeps the peer busy for long.
+    pub(crate) fn unbegun(&self) -> Option<ChunkNo> {
+        let last = self.queue.back()?;
+        let ahead = self.asked_bytes - last.len;
+        let enough = self.commit_bytes() + volume(self.rate(), RECALL_EXCESS);
+        let owed = ahead.saturating_sub(self.here_bytes);
+        (self.is_proven() && owed > enough).then_some(last.chunk)
     }
 
     /// When silence becomes suspicious; `None` if it owes nothing.

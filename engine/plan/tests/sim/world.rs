@@ -382,7 +382,7 @@ impl World {
                 } else {
                     told += can;
                 }
-                if end == request.dead_from && request.is_stopped && end <= now {
+                if request.is_stopped && end >= request.dead_from {
                     server.queue.pop_front();
                     continue;
                 }
