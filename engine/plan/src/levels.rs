@@ -98,7 +98,7 @@ impl Levels {
         let placement = balance(&mut chunks, every as u64, runners);
         let last = runners.iter().map(|runner| placement[runner.peer.index()]).max();
         let left = last.unwrap_or(now).saturating_sub(now);
-        self.stale_at = now + (left / 16).clamp(LEVELS_AGE_MIN, LEVELS_AGE_MAX);
+        self.stale_at = now + (left / 12).clamp(LEVELS_AGE_MIN, LEVELS_AGE_MAX);
         self.slack = left / LEVELS_SLACK;
         self.level = placement;
     }

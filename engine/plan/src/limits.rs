@@ -55,7 +55,7 @@ pub(crate) const FAR_CHUNKS_MAX: usize = 64;
 /// Pending chunks that a large plan looks at; of more, every n-th.
 pub(crate) const LEVELS_CHUNKS_MAX: usize = 2_048;
 /// Rounds of the kernel: most that move do so in the first two.
-pub(crate) const LEVELS_ROUNDS: usize = 4;
+pub(crate) const LEVELS_ROUNDS: usize = 3;
 /// How long a large plan is used: a sixteenth of what is left, within these.
 pub(crate) const LEVELS_AGE_MIN: Micros = 20 * MS;
 pub(crate) const LEVELS_AGE_MAX: Micros = 500 * MS;
