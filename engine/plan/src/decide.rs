@@ -9,9 +9,11 @@
 
 use crate::Micros;
 use crate::holders::{ChunkNo, Holders, PeerNo};
-use crate::limits::{HEDGE_ENDGAME, HEDGE_EVERY, HEDGE_GAIN, HEDGE_HEADS};
+use crate::limits::{
+    BACKOFF_SUSPECT, COMMIT_SLACK, HEDGE_ENDGAME, HEDGE_EVERY, HEDGE_GAIN, HEDGE_HEADS,
+};
 use crate::list::{Candidate, Step};
-use crate::peer::{Peer, Trust, span};
+use crate::peer::{Peer, Trust, span, volume};
 use crate::planner::Planner;
 
 /// Why a peer is asked for a chunk.
@@ -83,24 +85,29 @@ impl Planner {
         decision
     }
 
-    /// Looks for peers that fell silent.
+    /// Looks for peers that fell silent, and for those silent for so long that
+    /// they are tried again.
     fn suspect(&mut self, now: Micros) {
         for peer in self.here.iter() {
             let Some(known) = &mut self.peers[peer.index()] else { continue };
-            if known.rest_until == now {
-                self.touched.insert(peer);
-            }
-            if known.suspect_at().is_none_or(|at| at > now) {
-                continue;
-            }
-            known.trust = Trust::Suspect;
-            self.counts.suspected += 1;
             let chunks: Vec<ChunkNo> = known.queue.iter().map(|sent| sent.chunk).collect();
-            for chunk in chunks {
-                self.wants.set_live(chunk, peer, false);
+            if known.suspect_at().is_some_and(|at| at <= now) {
+                known.trust = Trust::Suspect;
+                known.strike(now, BACKOFF_SUSPECT);
+                self.counts.suspected += 1;
+                for chunk in chunks {
+                    self.wants.set_live(chunk, peer, false);
+                }
+            } else if known.trust == Trust::Suspect && known.rest_until <= now {
+                known.try_again();
+                for chunk in chunks {
+                    self.stop(peer, chunk);
+                    self.wants.unask(chunk, peer);
+                }
             }
-            self.disturbed(peer);
+            self.touched.insert(peer);
         }
+        self.plan.levels.disturb();
         self.plan.is_stale = true;
         self.timer = self.next_timer(now);
     }
@@ -161,7 +168,8 @@ impl Planner {
         loop {
             let nearest = self.plan.nearest == Some(peer);
             let has_room = |known: &Peer| known.is_open(now) && known.has_room(nearest);
-            if !self.peers[peer.index()].as_ref().is_some_and(has_room) {
+            let is_ready = self.peers[peer.index()].as_ref().is_some_and(has_room);
+            if !is_ready || !self.downlink_has_room(peer) {
                 return false;
             }
             let Some(step) = self.plan.steps[peer.index()].pop_front() else {
@@ -175,6 +183,26 @@ impl Planner {
                 self.assign(now, peer, step, None, out);
             }
         }
+    }
+
+    /// Whether more may be under way to this device: what all peers owe keeps
+    /// its own link busy for a round trip as well, or that is not the
+    /// bottleneck. A peer that owes nothing may always be asked.
+    fn downlink_has_room(&self, peer: PeerNo) -> bool {
+        let Some(downlink) = self.downlink else { return true };
+        let known = |peer: PeerNo| self.peers[peer.index()].as_ref();
+        let owed: u64 = self.here.iter().filter_map(known).map(Peer::backlog).sum();
+        let rtt = known(peer).map_or(0, |peer| peer.rtt.smooth());
+        owed <= volume(downlink, rtt + COMMIT_SLACK) || self.backlog(peer) == 0
+    }
+
+    /// Whether this device receives as fast as it can: a second copy would
+    /// only take from the first.
+    fn downlink_is_full(&self) -> bool {
+        let Some(downlink) = self.downlink else { return false };
+        let known = self.here.iter().filter_map(|peer| self.peers[peer.index()].as_ref());
+        let busy = known.filter(|peer| peer.backlog() > 0 && peer.trust == Trust::Live);
+        busy.map(Peer::rate).sum::<u64>() >= downlink / 10 * 9
     }
 
     /// Levels follow when a chunk goes to another than it was planned for.
@@ -225,6 +253,9 @@ impl Planner {
     /// Asks a second peer for chunks that will be late: the first in line,
     /// and in the endgame all.
     fn hedge(&mut self, now: Micros, out: &mut Vec<Assignment>) {
+        if self.downlink_is_full() {
+            return;
+        }
         let endgame = self.wants.pending.is_empty();
         let count = if endgame { HEDGE_ENDGAME } else { HEDGE_HEADS };
         let heads: Vec<_> = self.wants.asked.iter().take(count).copied().collect();

@@ -33,9 +33,11 @@ pub(crate) const RECALL_EXCESS: Micros = 100 * MS;
 pub(crate) const SILENCE_MIN: Micros = 50 * MS;
 /// A packet's worth: at low rates, packets are further apart than that.
 pub(crate) const PACKET_BYTES: u64 = 1_500;
-/// First pause after BUSY or a failed stream, and before a suspect that owes
-/// nothing is tried again; doubled each time.
+/// First pause after BUSY or a failed stream; doubled each time.
 pub(crate) const BACKOFF_MIN: Micros = 20 * MS;
+/// The same before a suspect is tried again. What it was asked for is given up
+/// by that, so it has time for late bytes.
+pub(crate) const BACKOFF_SUSPECT: Micros = 500 * MS;
 pub(crate) const BACKOFF_MAX: Micros = 5 * SECOND;
 
 /// Delivery is measured over this long.

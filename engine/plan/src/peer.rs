@@ -8,8 +8,7 @@
 
 use crate::holders::ChunkNo;
 use crate::limits::{
-    BACKOFF_MAX, BACKOFF_MIN, COLD_COMMIT_BYTES, COMMIT_SLACK, PACKET_BYTES, RECALL_EXCESS, SECOND,
-    SILENCE_MIN,
+    BACKOFF_MAX, COLD_COMMIT_BYTES, COMMIT_SLACK, PACKET_BYTES, RECALL_EXCESS, SECOND, SILENCE_MIN,
 };
 use crate::rate::{Delivery, RoundTrip};
 use crate::{Micros, Traits};
@@ -230,17 +229,23 @@ impl Peer {
     }
 
     /// It refused, failed or fell silent: a pause, longer each time.
-    pub(crate) fn strike(&mut self, now: Micros) {
-        let pause = BACKOFF_MIN.max(self.rtt.smooth()) << self.strikes.min(10);
-        self.strikes += 1;
+    pub(crate) fn strike(&mut self, now: Micros, least: Micros) {
+        let pause = least.max(self.rtt.smooth()) << self.strikes.min(10);
+        self.strikes = self.strikes.saturating_add(1);
         self.rest_until = now + pause.min(BACKOFF_MAX);
+    }
+
+    /// It is to be tried anew, as if nothing were known of its rate.
+    pub(crate) fn try_again(&mut self) {
+        self.trust = Trust::Live;
+        self.delivery = Delivery::new();
     }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::limits::MS;
+    use crate::limits::{BACKOFF_MIN, MS};
 
     fn peer(rtt: Micros) -> Peer {
         Peer::new(Traits { rtt: Some(rtt), ..Traits::default() })
@@ -275,13 +280,13 @@ mod tests {
     #[test]
     fn pauses_double_until_a_chunk_comes() {
         let mut peer = peer(5 * MS);
-        peer.strike(0);
+        peer.strike(0, BACKOFF_MIN);
         assert_eq!(peer.rest_until, BACKOFF_MIN);
-        peer.strike(0);
+        peer.strike(0, BACKOFF_MIN);
         assert_eq!(peer.rest_until, 2 * BACKOFF_MIN);
         peer.sent(SECOND, ChunkNo(1), 10);
         peer.completed(SECOND, ChunkNo(1));
-        peer.strike(SECOND);
+        peer.strike(SECOND, BACKOFF_MIN);
         assert_eq!(peer.rest_until, SECOND + BACKOFF_MIN);
     }
 }
