@@ -10,7 +10,7 @@
 use crate::Micros;
 use crate::holders::{ChunkNo, Holders, PeerNo};
 use crate::limits::{
-    BACKOFF_SUSPECT, COMMIT_SLACK, HEDGE_ENDGAME, HEDGE_EVERY, HEDGE_GAIN, HEDGE_HEADS,
+    BACKOFF_SUSPECT, COMMIT_SLACK, HEDGE_ENDGAME, HEDGE_EVERY, HEDGE_GAIN, HEDGE_HEADS, HEDGE_LATE,
 };
 use crate::list::{Candidate, Step};
 use crate::peer::{Peer, Trust, span, volume};
@@ -238,10 +238,10 @@ impl Planner {
         }
         let is_rescue = chunk.asks.iter().flatten().next().is_some();
         let why = why.unwrap_or(if is_rescue { Why::Rescue } else { Why::Planned });
-        self.wants.ask(number, peer);
         let Some(known) = &mut self.peers[peer.index()] else { return };
         known.sent(now, number, u64::from(chunk.len));
         let finish = known.answer_at(now, known.queue.len() - 1);
+        self.wants.ask(number, peer, finish);
         self.timer = self.timer.min(known.suspect_at().unwrap_or(Micros::MAX));
         self.counts.asked += 1;
         self.counts.rescued += u64::from(why == Why::Rescue);
@@ -267,9 +267,9 @@ impl Planner {
                 continue;
             };
             let expected = known.answer_at(now, place);
-            let Some(second) = self.best_second(now, &chunk.holders, first.peer, chunk.len) else {
-                continue;
-            };
+            let is_late = expected > first.promised + HEDGE_LATE;
+            let second = self.best_second(now, &chunk.holders, first.peer, chunk.len, is_late);
+            let Some(second) = second else { continue };
             let (wait, quicker) = (expected - now, second.finish.saturating_sub(now));
             let is_worth_it = wait > quicker + quicker / 4 + HEDGE_GAIN;
             if is_worth_it && self.budget.draw(u64::from(chunk.len), endgame) {
@@ -281,18 +281,23 @@ impl Planner {
         }
     }
 
-    /// The proven holder with room that would have a chunk here first.
+    /// The proven holder that would have a chunk here first. It has to have
+    /// room, unless the chunk is late against its promise: then the time that
+    /// it waits there is worth it.
     fn best_second(
         &self,
         now: Micros,
         holders: &Holders,
         first: PeerNo,
         len: u32,
+        is_late: bool,
     ) -> Option<Candidate> {
         let others = holders.iter().filter(|peer| *peer != first);
         let offers = others.filter_map(|peer| {
             let known = self.peers[peer.index()].as_ref()?;
-            let useful = known.is_open(now) && known.is_proven() && known.has_room(false);
+            let over = if is_late { 2 * u64::from(len) } else { 0 };
+            let most = known.commit_bytes() + over;
+            let useful = known.is_open(now) && known.is_proven() && known.backlog() <= most;
             let is_free = useful && !known.traits.is_spared();
             let finish = known.free_at(now) + span(u64::from(len), known.rate());
             is_free.then_some(Candidate { peer, finish })

@@ -37,7 +37,7 @@ pub(crate) const PACKET_BYTES: u64 = 1_500;
 pub(crate) const BACKOFF_MIN: Micros = 20 * MS;
 /// The same before a suspect is tried again. What it was asked for is given up
 /// by that, so it has time for late bytes.
-pub(crate) const BACKOFF_SUSPECT: Micros = 500 * MS;
+pub(crate) const BACKOFF_SUSPECT: Micros = 200 * MS;
 pub(crate) const BACKOFF_MAX: Micros = 5 * SECOND;
 
 /// Delivery is measured over this long.
@@ -67,6 +67,9 @@ pub(crate) const LEVELS_SLACK: Micros = 64;
 
 /// A second copy has to save a quarter of the time and this.
 pub(crate) const HEDGE_GAIN: Micros = 5 * MS;
+/// A chunk is late that comes so much after what was expected when it was
+/// asked for: as long as a silence is borne.
+pub(crate) const HEDGE_LATE: Micros = SILENCE_MIN;
 /// Chunks from the head of the line on that may be asked for twice.
 pub(crate) const HEDGE_HEADS: usize = 4;
 /// Outstanding chunks looked at in the endgame.

@@ -18,6 +18,7 @@ use crate::peer::{span, volume};
 use crate::planner::Planner;
 use crate::wants::{Due, Key, Ready};
 use std::collections::VecDeque;
+use warp_kernels::{CostKernel, Cpu, Edges, pace};
 
 /// How many holders are kept beside a decision.
 pub(crate) const CANDIDATES: usize = 3;
@@ -200,6 +201,9 @@ impl Planner {
         let open = self.open(now);
         self.plan.nearest = self.nearest(&open);
         let mut lanes = self.lanes(now, &open);
+        if self.goal_is_missed(&lanes) {
+            lanes.spared = Holders::NONE;
+        }
         if self.plan.levels.is_stale(now) {
             let runners = lanes.runners();
             self.plan.levels.find(now, &mut self.wants, &runners);
@@ -218,6 +222,17 @@ impl Planner {
             self.peers[peer.index()].as_ref().is_some_and(|known| known.is_open(now))
         };
         self.here.iter().filter(is_open).collect()
+    }
+
+    /// Whether what is pending comes too late if nobody is asked who is spared.
+    fn goal_is_missed(&self, lanes: &Lanes) -> bool {
+        let Some(goal) = self.bulk_goal.filter(|_| !lanes.spared.is_empty()) else { return false };
+        let asked = lanes.lanes.iter().filter(|lane| !lanes.spared.contains(lane.peer));
+        let (start_us, paces): (Vec<Micros>, Vec<u64>) =
+            asked.map(|lane| (lane.start, pace(lane.rate))).unzip();
+        let edges = Edges { start_us: &start_us, pace: &paces };
+        let count = self.wants.pending.len() as u64;
+        Cpu.water_fill(&edges, lanes.usual_len, count).is_none_or(|last| last > goal)
     }
 
     fn lanes(&self, now: Micros, open: &Holders) -> Lanes {

@@ -169,7 +169,11 @@ impl Peer {
 
     /// Takes out of the measured time what the peer could not use: before a
     /// round trip is over, the oldest request brings nothing.
+    /// A stall is no rate either: it was dealt with when it was suspected.
     fn skip_pause(&mut self, now: Micros) {
+        if self.trust == Trust::Suspect {
+            self.delivery.paused();
+        }
         let Some(oldest) = self.queue.front() else { return };
         let ready = (oldest.at + self.rtt.smooth()).min(now);
         self.delivery.skip(ready.saturating_sub(self.heard));
