@@ -95,30 +95,29 @@ fn lowest<const N: usize>(ranks: [u64; N], order: &[u16]) -> [u16; BEST] {
 }
 
 /// The same by looking at every holder.
-fn look(bitmap: &[u64], edge_count: usize, finish: &[u64]) -> [u16; BEST] {
-    let mut found = [NOBODY; BEST];
-    let mut times = [u64::MAX; BEST];
+fn look(bitmap: &[u64], finish: &[u64]) -> [u16; BEST] {
+    let none = (u64::MAX, NOBODY);
+    let (mut first, mut second, mut third) = (none, none, none);
     for (at, word) in bitmap.iter().enumerate() {
         let mut word = *word;
         while word != 0 {
             let edge = at * 64 + word.trailing_zeros() as usize;
             word &= word - 1;
-            if edge >= edge_count {
-                return found;
+            let Some(time) = finish.get(edge) else { break };
+            let this = (*time, edge as u16);
+            if this >= third {
+                continue;
             }
-            let time = finish[edge];
-            // Edges come in ascending order, so an equal one stays behind.
-            for place in 0..BEST {
-                if found[place] == NOBODY || time < times[place] {
-                    found[place..].rotate_right(1);
-                    times[place..].rotate_right(1);
-                    (found[place], times[place]) = (edge as u16, time);
-                    break;
-                }
+            if this >= second {
+                third = this;
+            } else if this >= first {
+                (second, third) = (this, second);
+            } else {
+                (first, second, third) = (this, first, second);
             }
         }
     }
-    found
+    [first.1, second.1, third.1]
 }
 
 /// Where a class should go: to the edge that would be done with it first, if
@@ -172,7 +171,7 @@ impl Cpu {
                 times = placement.finish_us(edges);
             }
             let bitmap = &classes.holders[class * classes.words..][..classes.words];
-            let best = look(bitmap, edges.start_us.len(), &times);
+            let best = look(bitmap, &times);
             let before = placement.edge[class];
             moved += step(edges, &times, &best, class, classes, placement);
             if block == 1 {

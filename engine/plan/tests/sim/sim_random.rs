@@ -26,8 +26,11 @@ fn story(seed: u64, share: f64, warm: bool) -> Story {
     let sum: u64 = actors.iter().map(|actor| actor.rates[0].1).sum();
     // About four to eight seconds.
     let seconds = noise.between(4, 8);
-    let len = (sum * seconds / noise.between(600, 1200)).clamp(64 * KIB, MIB);
-    let total = (sum * seconds).min(1_500 * len);
+    // Runs with partial holders are planned at greater length, so these are
+    // shorter: all ten thousand are to take less than a minute on two cores.
+    let (least, most) = if share < 1.0 { (300, 600) } else { (600, 1_200) };
+    let len = (sum * seconds / noise.between(least, most)).clamp(64 * KIB, MIB);
+    let total = (sum * seconds).min(most * len);
     let mut pieces = if share < 1.0 {
         scattered(&actors, total, len, share, &mut noise)
     } else {
