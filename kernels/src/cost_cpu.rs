@@ -147,12 +147,12 @@ impl Cpu {
         let mut moved = 0;
         let count = classes.bytes.len();
         for first in (0..count).step_by(block) {
-            let prices = Prices::new(edges, &placement.load);
+            let mut prices = Prices::new(edges, &placement.load);
             let ranks = Ranks::<N>::new(&prices.order);
             for class in first..count.min(first + block) {
                 let bitmap = &classes.holders[class * classes.words..][..classes.words];
                 let best = lowest(ranks.of(bitmap), &prices.order);
-                moved += step(edges, &prices.finish, &best, class, classes, placement);
+                moved += step(edges, &mut prices.finish, &best, class, classes, placement);
             }
         }
         moved
@@ -165,22 +165,15 @@ impl Cpu {
         placement: &mut Placement,
     ) -> usize {
         let mut moved = 0;
-        let mut times = placement.finish_us(edges);
+        let mut now = placement.finish_us(edges);
+        let mut before = now.clone();
         for class in 0..classes.bytes.len() {
             if block > 1 && class % block == 0 {
-                times = placement.finish_us(edges);
+                before.copy_from_slice(&now);
             }
             let bitmap = &classes.holders[class * classes.words..][..classes.words];
-            let best = look(bitmap, &times);
-            let before = placement.edge[class];
-            moved += step(edges, &times, &best, class, classes, placement);
-            if block == 1 {
-                let after = placement.edge[class];
-                for edge in [before, after].into_iter().filter(|edge| *edge != NOBODY) {
-                    let index = usize::from(edge);
-                    times[index] = finish(edges, &placement.load, index);
-                }
-            }
+            let best = look(bitmap, if block > 1 { &before } else { &now });
+            moved += step(edges, &mut now, &best, class, classes, placement);
         }
         moved
     }
@@ -189,22 +182,26 @@ impl Cpu {
 /// Moves a class if another edge is better; says whether.
 fn step(
     edges: &Edges<'_>,
-    finish: &[u64],
+    times: &mut [u64],
     best: &[u16; BEST],
     class: usize,
     classes: &Classes<'_>,
     placement: &mut Placement,
 ) -> usize {
     let (own, bytes) = (placement.edge[class], classes.bytes[class]);
-    let to = target(edges, finish, best, own, bytes);
+    let to = target(edges, times, best, own, bytes);
     if to == own {
         return 0;
     }
     if own != NOBODY {
-        placement.load[usize::from(own)] -= bytes;
+        let own = usize::from(own);
+        placement.load[own] -= bytes;
+        times[own] = finish(edges, &placement.load, own);
     }
-    placement.load[usize::from(to)] += bytes;
     placement.edge[class] = to;
+    let to = usize::from(to);
+    placement.load[to] += bytes;
+    times[to] = finish(edges, &placement.load, to);
     1
 }
 

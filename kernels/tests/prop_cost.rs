@@ -43,19 +43,20 @@ impl CostKernel for Plain {
         block: usize,
         placement: &mut Placement,
     ) -> usize {
-        let mut finish = Vec::new();
+        let mut before = Vec::new();
         let mut moved = 0;
         for class in 0..classes.bytes.len() {
             if class % block == 0 {
-                finish = placement.finish_us(edges);
+                before = placement.finish_us(edges);
             }
+            let finish = placement.finish_us(edges);
             let (own, bytes) = (placement.edge[class], classes.bytes[class]);
             let with = |edge: u16| {
                 let index = usize::from(edge);
                 let more = if edge == own { 0 } else { took_us(bytes, edges.pace[index]) };
                 finish[index].saturating_add(more)
             };
-            let best = Self::sorted(classes, class, &finish);
+            let best = Self::sorted(classes, class, &before);
             let first = best.iter().copied().filter(|edge| *edge != own).min_by_key(|e| with(*e));
             let Some(to) = first else { continue };
             if own != NOBODY && with(to) >= with(own) {

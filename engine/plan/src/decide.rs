@@ -155,7 +155,7 @@ impl Planner {
             for peer in peers.iter() {
                 wants_more |= self.fill_peer(now, peer, out);
             }
-            if !wants_more || is_fresh || self.plan.made_at() == now {
+            if !wants_more || is_fresh || !self.plan.may_be_renewed(now) {
                 return;
             }
             self.make_plan(now);

@@ -49,6 +49,8 @@ pub(crate) const SAMPLE_MEMORY: Micros = 100 * MS;
 
 /// A plan is used this long at most; rates drift meanwhile.
 pub(crate) const PLAN_AGE_MAX: Micros = 5 * MS;
+/// And this long at least, unless something happened.
+pub(crate) const PLAN_AGE_MIN: Micros = 2 * MS;
 /// Chunks that one plan looks at.
 pub(crate) const PLAN_CHUNKS_MAX: usize = 2_048;
 /// Chunks beyond it among which an idle slow peer finds one.
