@@ -271,7 +271,8 @@ impl Planner {
             let second = self.best_second(now, &chunk.holders, first.peer, chunk.len, is_late);
             let Some(second) = second else { continue };
             let (wait, quicker) = (expected - now, second.finish.saturating_sub(now));
-            let is_worth_it = wait > quicker + quicker / 4 + HEDGE_GAIN;
+            let gain = if is_late { HEDGE_LATE } else { HEDGE_GAIN };
+            let is_worth_it = wait > quicker + quicker / 4 + gain;
             if is_worth_it && self.budget.draw(u64::from(chunk.len), endgame) {
                 let before = Candidate { peer: first.peer, finish: expected };
                 let candidates = [Some(second), Some(before), None];

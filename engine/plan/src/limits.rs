@@ -50,7 +50,7 @@ pub(crate) const SAMPLE_MEMORY: Micros = 100 * MS;
 /// A plan is used this long at most; rates drift meanwhile.
 pub(crate) const PLAN_AGE_MAX: Micros = 5 * MS;
 /// And this long at least, unless something happened.
-pub(crate) const PLAN_AGE_MIN: Micros = 2 * MS;
+pub(crate) const PLAN_AGE_MIN: Micros = MS;
 /// Chunks that one plan looks at.
 pub(crate) const PLAN_CHUNKS_MAX: usize = 2_048;
 /// Chunks beyond it among which an idle slow peer finds one.
@@ -70,7 +70,7 @@ pub(crate) const LEVELS_SLACK: Micros = 64;
 /// A second copy has to save a quarter of the time and this.
 pub(crate) const HEDGE_GAIN: Micros = 5 * MS;
 /// A chunk is late that comes so much after what was expected when it was
-/// asked for: as long as a silence is borne.
+/// asked for: as long as a silence is borne. Its second copy has to save as much.
 pub(crate) const HEDGE_LATE: Micros = SILENCE_MIN;
 /// Chunks from the head of the line on that may be asked for twice.
 pub(crate) const HEDGE_HEADS: usize = 4;

@@ -8,6 +8,7 @@
 mod check;
 mod demo;
 mod million;
+mod plan;
 mod tidy;
 mod workspace;
 
@@ -25,6 +26,8 @@ usage: cargo xtask <verb>
   bench million [FILES]
                    what a portal with that many files (default: 1000000) takes:
                    time to make, list, mount and recover them, and memory
+  bench plan       what the planner's decisions cost, and how near its plans
+                   come to the bounds
   demo [DIR]       install what a mount needs, build, pack a real tree, and
                    leave it mounted below DIR (default: /tmp/warp-demo)
   tidy             the style of the tree as a test, one finding a line";
@@ -50,6 +53,7 @@ fn run(words: &[&str]) -> Result<()> {
             let files = files.parse().with_context(|| format!("{files}: not a number of files"))?;
             million::run(&Workspace::load()?, files)
         }
+        ["bench", "plan"] => plan::run(),
         ["demo"] => demo::run(&Workspace::load()?, None),
         ["demo", dir] => demo::run(&Workspace::load()?, Some(dir)),
         ["tidy"] => tidy::run(&Workspace::load()?),
