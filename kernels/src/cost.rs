@@ -98,9 +98,9 @@ pub trait CostKernel {
     /// enough. `None` if no edge ever delivers.
     fn water_fill(&self, edges: &Edges<'_>, len: u64, count: u64) -> Option<u64>;
 
-    /// One round over all classes, in blocks of so many: within a block all
-    /// decide by the same prices, and loads move after each. Returns how many
-    /// classes moved.
+    /// One round over all classes, in blocks of so many: which holders are
+    /// compared for a class goes by the prices at the start of its block, and
+    /// the comparison by those of the moment. Returns how many classes moved.
     fn round(
         &self,
         edges: &Edges<'_>,

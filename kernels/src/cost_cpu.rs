@@ -95,30 +95,29 @@ fn lowest<const N: usize>(ranks: [u64; N], order: &[u16]) -> [u16; BEST] {
 }
 
 /// The same by looking at every holder.
-fn look(bitmap: &[u64], edge_count: usize, finish: &[u64]) -> [u16; BEST] {
-    let mut found = [NOBODY; BEST];
-    let mut times = [u64::MAX; BEST];
+fn look(bitmap: &[u64], finish: &[u64]) -> [u16; BEST] {
+    let none = (u64::MAX, NOBODY);
+    let (mut first, mut second, mut third) = (none, none, none);
     for (at, word) in bitmap.iter().enumerate() {
         let mut word = *word;
         while word != 0 {
             let edge = at * 64 + word.trailing_zeros() as usize;
             word &= word - 1;
-            if edge >= edge_count {
-                return found;
+            let Some(time) = finish.get(edge) else { break };
+            let this = (*time, edge as u16);
+            if this >= third {
+                continue;
             }
-            let time = finish[edge];
-            // Edges come in ascending order, so an equal one stays behind.
-            for place in 0..BEST {
-                if found[place] == NOBODY || time < times[place] {
-                    found[place..].rotate_right(1);
-                    times[place..].rotate_right(1);
-                    (found[place], times[place]) = (edge as u16, time);
-                    break;
-                }
+            if this >= second {
+                third = this;
+            } else if this >= first {
+                (second, third) = (this, second);
+            } else {
+                (first, second, third) = (this, first, second);
             }
         }
     }
-    found
+    [first.1, second.1, third.1]
 }
 
 /// Where a class should go: to the edge that would be done with it first, if
@@ -148,12 +147,12 @@ impl Cpu {
         let mut moved = 0;
         let count = classes.bytes.len();
         for first in (0..count).step_by(block) {
-            let prices = Prices::new(edges, &placement.load);
+            let mut prices = Prices::new(edges, &placement.load);
             let ranks = Ranks::<N>::new(&prices.order);
             for class in first..count.min(first + block) {
                 let bitmap = &classes.holders[class * classes.words..][..classes.words];
                 let best = lowest(ranks.of(bitmap), &prices.order);
-                moved += step(edges, &prices.finish, &best, class, classes, placement);
+                moved += step(edges, &mut prices.finish, &best, class, classes, placement);
             }
         }
         moved
@@ -166,22 +165,15 @@ impl Cpu {
         placement: &mut Placement,
     ) -> usize {
         let mut moved = 0;
-        let mut times = placement.finish_us(edges);
+        let mut now = placement.finish_us(edges);
+        let mut before = now.clone();
         for class in 0..classes.bytes.len() {
             if block > 1 && class % block == 0 {
-                times = placement.finish_us(edges);
+                before.copy_from_slice(&now);
             }
             let bitmap = &classes.holders[class * classes.words..][..classes.words];
-            let best = look(bitmap, edges.start_us.len(), &times);
-            let before = placement.edge[class];
-            moved += step(edges, &times, &best, class, classes, placement);
-            if block == 1 {
-                let after = placement.edge[class];
-                for edge in [before, after].into_iter().filter(|edge| *edge != NOBODY) {
-                    let index = usize::from(edge);
-                    times[index] = finish(edges, &placement.load, index);
-                }
-            }
+            let best = look(bitmap, if block > 1 { &before } else { &now });
+            moved += step(edges, &mut now, &best, class, classes, placement);
         }
         moved
     }
@@ -190,22 +182,26 @@ impl Cpu {
 /// Moves a class if another edge is better; says whether.
 fn step(
     edges: &Edges<'_>,
-    finish: &[u64],
+    times: &mut [u64],
     best: &[u16; BEST],
     class: usize,
     classes: &Classes<'_>,
     placement: &mut Placement,
 ) -> usize {
     let (own, bytes) = (placement.edge[class], classes.bytes[class]);
-    let to = target(edges, finish, best, own, bytes);
+    let to = target(edges, times, best, own, bytes);
     if to == own {
         return 0;
     }
     if own != NOBODY {
-        placement.load[usize::from(own)] -= bytes;
+        let own = usize::from(own);
+        placement.load[own] -= bytes;
+        times[own] = finish(edges, &placement.load, own);
     }
-    placement.load[usize::from(to)] += bytes;
     placement.edge[class] = to;
+    let to = usize::from(to);
+    placement.load[to] += bytes;
+    times[to] = finish(edges, &placement.load, to);
     1
 }
 

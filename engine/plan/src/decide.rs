@@ -9,9 +9,11 @@
 
 use crate::Micros;
 use crate::holders::{ChunkNo, Holders, PeerNo};
-use crate::limits::{HEDGE_ENDGAME, HEDGE_EVERY, HEDGE_GAIN, HEDGE_HEADS};
+use crate::limits::{
+    BACKOFF_SUSPECT, COMMIT_SLACK, HEDGE_ENDGAME, HEDGE_EVERY, HEDGE_GAIN, HEDGE_HEADS, HEDGE_LATE,
+};
 use crate::list::{Candidate, Step};
-use crate::peer::{Peer, Trust, span};
+use crate::peer::{Peer, Trust, span, volume};
 use crate::planner::Planner;
 
 /// Why a peer is asked for a chunk.
@@ -69,6 +71,9 @@ impl Planner {
         if now >= self.timer {
             self.suspect(now);
         }
+        for peer in self.touched.iter() {
+            self.recall(now, peer);
+        }
         self.fill(now, &mut decision.assignments);
         if now >= self.hedge_at && !self.wants.asked.is_empty() {
             self.hedge_at = now + HEDGE_EVERY;
@@ -80,26 +85,46 @@ impl Planner {
         decision
     }
 
-    /// Looks for peers that fell silent.
+    /// Looks for peers that fell silent, and for those silent for so long that
+    /// they are tried again.
     fn suspect(&mut self, now: Micros) {
         for peer in self.here.iter() {
             let Some(known) = &mut self.peers[peer.index()] else { continue };
-            if known.rest_until == now {
-                self.touched.insert(peer);
-            }
-            if known.suspect_at().is_none_or(|at| at > now) {
-                continue;
-            }
-            known.trust = Trust::Suspect;
-            self.counts.suspected += 1;
             let chunks: Vec<ChunkNo> = known.queue.iter().map(|sent| sent.chunk).collect();
-            for chunk in chunks {
-                self.wants.set_live(chunk, peer, false);
+            if known.suspect_at().is_some_and(|at| at <= now) {
+                known.trust = Trust::Suspect;
+                known.strike(now, BACKOFF_SUSPECT);
+                self.counts.suspected += 1;
+                for chunk in chunks {
+                    self.wants.set_live(chunk, peer, false);
+                }
+            } else if known.trust == Trust::Suspect && known.rest_until <= now {
+                known.try_again();
+                for chunk in chunks {
+                    self.stop(peer, chunk);
+                    self.wants.unask(chunk, peer);
+                }
             }
-            self.disturbed(peer);
+            self.touched.insert(peer);
         }
+        self.plan.levels.disturb();
         self.plan.is_stale = true;
         self.timer = self.next_timer(now);
+    }
+
+    /// Takes back what a peer will not begin with soon, since it turned out to
+    /// be slower than when it was asked, if others hold it.
+    fn recall(&mut self, now: Micros, peer: PeerNo) {
+        let open = self.open(now);
+        while let Some(known) = &self.peers[peer.index()]
+            && let Some(last) = known.unbegun()
+            && let Some(chunk) = self.wants.get(last)
+            && chunk.holders.and(&open).iter().any(|other| other != peer)
+        {
+            self.stop(peer, last);
+            self.wants.unask(last, peer);
+            self.disturbed(peer);
+        }
     }
 
     /// The next time at which a peer becomes suspect, or may be asked again.
@@ -130,7 +155,7 @@ impl Planner {
             for peer in peers.iter() {
                 wants_more |= self.fill_peer(now, peer, out);
             }
-            if !wants_more || is_fresh || self.plan.made_at() == now {
+            if !wants_more || is_fresh || !self.plan.may_be_renewed(now) {
                 return;
             }
             self.make_plan(now);
@@ -143,7 +168,8 @@ impl Planner {
         loop {
             let nearest = self.plan.nearest == Some(peer);
             let has_room = |known: &Peer| known.is_open(now) && known.has_room(nearest);
-            if !self.peers[peer.index()].as_ref().is_some_and(has_room) {
+            let is_ready = self.peers[peer.index()].as_ref().is_some_and(has_room);
+            if !is_ready || !self.downlink_has_room(peer) {
                 return false;
             }
             let Some(step) = self.plan.steps[peer.index()].pop_front() else {
@@ -157,6 +183,26 @@ impl Planner {
                 self.assign(now, peer, step, None, out);
             }
         }
+    }
+
+    /// Whether more may be under way to this device: what all peers owe keeps
+    /// its own link busy for a round trip as well, or that is not the
+    /// bottleneck. A peer that owes nothing may always be asked.
+    fn downlink_has_room(&self, peer: PeerNo) -> bool {
+        let Some(downlink) = self.downlink else { return true };
+        let known = |peer: PeerNo| self.peers[peer.index()].as_ref();
+        let owed: u64 = self.here.iter().filter_map(known).map(Peer::backlog).sum();
+        let rtt = known(peer).map_or(0, |peer| peer.rtt.smooth());
+        owed <= volume(downlink, rtt + COMMIT_SLACK) || self.backlog(peer) == 0
+    }
+
+    /// Whether this device receives as fast as it can: a second copy would
+    /// only take from the first.
+    fn downlink_is_full(&self) -> bool {
+        let Some(downlink) = self.downlink else { return false };
+        let known = self.here.iter().filter_map(|peer| self.peers[peer.index()].as_ref());
+        let busy = known.filter(|peer| peer.backlog() > 0 && peer.trust == Trust::Live);
+        busy.map(Peer::rate).sum::<u64>() >= downlink / 10 * 9
     }
 
     /// Levels follow when a chunk goes to another than it was planned for.
@@ -192,10 +238,10 @@ impl Planner {
         }
         let is_rescue = chunk.asks.iter().flatten().next().is_some();
         let why = why.unwrap_or(if is_rescue { Why::Rescue } else { Why::Planned });
-        self.wants.ask(number, peer);
         let Some(known) = &mut self.peers[peer.index()] else { return };
         known.sent(now, number, u64::from(chunk.len));
         let finish = known.answer_at(now, known.queue.len() - 1);
+        self.wants.ask(number, peer, finish);
         self.timer = self.timer.min(known.suspect_at().unwrap_or(Micros::MAX));
         self.counts.asked += 1;
         self.counts.rescued += u64::from(why == Why::Rescue);
@@ -207,6 +253,9 @@ impl Planner {
     /// Asks a second peer for chunks that will be late: the first in line,
     /// and in the endgame all.
     fn hedge(&mut self, now: Micros, out: &mut Vec<Assignment>) {
+        if self.downlink_is_full() {
+            return;
+        }
         let endgame = self.wants.pending.is_empty();
         let count = if endgame { HEDGE_ENDGAME } else { HEDGE_HEADS };
         let heads: Vec<_> = self.wants.asked.iter().take(count).copied().collect();
@@ -218,11 +267,12 @@ impl Planner {
                 continue;
             };
             let expected = known.answer_at(now, place);
-            let Some(second) = self.best_second(now, &chunk.holders, first.peer, chunk.len) else {
-                continue;
-            };
+            let is_late = expected > first.promised + HEDGE_LATE;
+            let second = self.best_second(now, &chunk.holders, first.peer, chunk.len, is_late);
+            let Some(second) = second else { continue };
             let (wait, quicker) = (expected - now, second.finish.saturating_sub(now));
-            let is_worth_it = wait > quicker + quicker / 4 + HEDGE_GAIN;
+            let gain = if is_late { HEDGE_LATE } else { HEDGE_GAIN };
+            let is_worth_it = wait > quicker + quicker / 4 + gain;
             if is_worth_it && self.budget.draw(u64::from(chunk.len), endgame) {
                 let before = Candidate { peer: first.peer, finish: expected };
                 let candidates = [Some(second), Some(before), None];
@@ -232,18 +282,23 @@ impl Planner {
         }
     }
 
-    /// The proven holder with room that would have a chunk here first.
+    /// The proven holder that would have a chunk here first. It has to have
+    /// room, unless the chunk is late against its promise: then the time that
+    /// it waits there is worth it.
     fn best_second(
         &self,
         now: Micros,
         holders: &Holders,
         first: PeerNo,
         len: u32,
+        is_late: bool,
     ) -> Option<Candidate> {
         let others = holders.iter().filter(|peer| *peer != first);
         let offers = others.filter_map(|peer| {
             let known = self.peers[peer.index()].as_ref()?;
-            let useful = known.is_open(now) && known.is_proven() && known.has_room(false);
+            let over = if is_late { 2 * u64::from(len) } else { 0 };
+            let most = known.commit_bytes() + over;
+            let useful = known.is_open(now) && known.is_proven() && known.backlog() <= most;
             let is_free = useful && !known.traits.is_spared();
             let finish = known.free_at(now) + span(u64::from(len), known.rate());
             is_free.then_some(Candidate { peer, finish })

@@ -36,6 +36,7 @@ pub(crate) struct Levels {
     /// By peer, when it is done; 0 for all others, and if there is no plan.
     level: Vec<Micros>,
     slack: Micros,
+    found_at: Micros,
     /// When they are to be found anew.
     stale_at: Micros,
 }
@@ -45,8 +46,9 @@ impl Levels {
         now >= self.stale_at
     }
 
+    /// Something changed: they are found anew soon, but not each time.
     pub(crate) fn disturb(&mut self) {
-        self.stale_at = 0;
+        self.stale_at = self.stale_at.min(self.found_at + LEVELS_AGE_MIN);
     }
 
     /// When a peer is done.
@@ -80,7 +82,7 @@ impl Levels {
         let all: Holders = runners.iter().map(|runner| runner.peer).collect();
         let every = wants.pending.len().div_ceil(LEVELS_CHUNKS_MAX).max(1);
         let is_partial = |ready: &Ready| ready.free.and(&all) != all;
-        self.stale_at = now + LEVELS_AGE_MAX;
+        (self.found_at, self.stale_at) = (now, now + LEVELS_AGE_MAX);
         if runners.len() < 2 || !wants.pending.values().step_by(every).any(is_partial) {
             return;
         }
@@ -98,7 +100,7 @@ impl Levels {
         let placement = balance(&mut chunks, every as u64, runners);
         let last = runners.iter().map(|runner| placement[runner.peer.index()]).max();
         let left = last.unwrap_or(now).saturating_sub(now);
-        self.stale_at = now + (left / 16).clamp(LEVELS_AGE_MIN, LEVELS_AGE_MAX);
+        self.stale_at = now + (left / 12).clamp(LEVELS_AGE_MIN, LEVELS_AGE_MAX);
         self.slack = left / LEVELS_SLACK;
         self.level = placement;
     }

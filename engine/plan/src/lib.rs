@@ -50,6 +50,7 @@
 mod budget;
 mod decide;
 mod holders;
+mod lanes;
 mod levels;
 mod limits;
 mod list;

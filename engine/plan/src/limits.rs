@@ -26,13 +26,18 @@ pub(crate) const COMMIT_SLACK: Micros = 20 * MS;
 /// which would otherwise take a round trip a chunk.
 pub(crate) const COLD_COMMIT_BYTES: u64 = 1 << 20;
 
+/// A request is taken back if it would begin that much later than it has to.
+pub(crate) const RECALL_EXCESS: Micros = 100 * MS;
+
 /// Silence that is never suspicious: schedulers and disks pause that long.
 pub(crate) const SILENCE_MIN: Micros = 50 * MS;
 /// A packet's worth: at low rates, packets are further apart than that.
 pub(crate) const PACKET_BYTES: u64 = 1_500;
-/// First pause after BUSY or a failed stream, and before a suspect that owes
-/// nothing is tried again; doubled each time.
+/// First pause after BUSY or a failed stream; doubled each time.
 pub(crate) const BACKOFF_MIN: Micros = 20 * MS;
+/// The same before a suspect is tried again. What it was asked for is given up
+/// by that, so it has time for late bytes.
+pub(crate) const BACKOFF_SUSPECT: Micros = 200 * MS;
 pub(crate) const BACKOFF_MAX: Micros = 5 * SECOND;
 
 /// Delivery is measured over this long.
@@ -44,6 +49,8 @@ pub(crate) const SAMPLE_MEMORY: Micros = 100 * MS;
 
 /// A plan is used this long at most; rates drift meanwhile.
 pub(crate) const PLAN_AGE_MAX: Micros = 5 * MS;
+/// And this long at least, unless something happened.
+pub(crate) const PLAN_AGE_MIN: Micros = MS;
 /// Chunks that one plan looks at.
 pub(crate) const PLAN_CHUNKS_MAX: usize = 2_048;
 /// Chunks beyond it among which an idle slow peer finds one.
@@ -52,7 +59,7 @@ pub(crate) const FAR_CHUNKS_MAX: usize = 64;
 /// Pending chunks that a large plan looks at; of more, every n-th.
 pub(crate) const LEVELS_CHUNKS_MAX: usize = 2_048;
 /// Rounds of the kernel: most that move do so in the first two.
-pub(crate) const LEVELS_ROUNDS: usize = 4;
+pub(crate) const LEVELS_ROUNDS: usize = 3;
 /// How long a large plan is used: a sixteenth of what is left, within these.
 pub(crate) const LEVELS_AGE_MIN: Micros = 20 * MS;
 pub(crate) const LEVELS_AGE_MAX: Micros = 500 * MS;
@@ -62,6 +69,9 @@ pub(crate) const LEVELS_SLACK: Micros = 64;
 
 /// A second copy has to save a quarter of the time and this.
 pub(crate) const HEDGE_GAIN: Micros = 5 * MS;
+/// A chunk is late that comes so much after what was expected when it was
+/// asked for: as long as a silence is borne. Its second copy has to save as much.
+pub(crate) const HEDGE_LATE: Micros = SILENCE_MIN;
 /// Chunks from the head of the line on that may be asked for twice.
 pub(crate) const HEDGE_HEADS: usize = 4;
 /// Outstanding chunks looked at in the endgame.

@@ -10,14 +10,17 @@
 
 use crate::Micros;
 use crate::holders::{ChunkNo, Holders, PEERS_MAX, PeerNo};
-use crate::levels::{Levels, Runner};
+use crate::lanes::{Lane, Lanes};
+use crate::levels::Levels;
 use crate::limits::{
-    COLD_COMMIT_BYTES, FAR_CHUNKS_MAX, FEARED_RATE, PLAN_AGE_MAX, PLAN_CHUNKS_MAX, SECOND,
+    COLD_COMMIT_BYTES, FAR_CHUNKS_MAX, FEARED_RATE, PLAN_AGE_MAX, PLAN_AGE_MIN, PLAN_CHUNKS_MAX,
+    SECOND,
 };
 use crate::peer::{span, volume};
 use crate::planner::Planner;
 use crate::wants::{Due, Key, Ready};
 use std::collections::VecDeque;
+use warp_kernels::{CostKernel, Cpu, Edges, pace};
 
 /// How many holders are kept beside a decision.
 pub(crate) const CANDIDATES: usize = 3;
@@ -73,119 +76,10 @@ impl Plan {
         self.is_stale || now >= self.made_at + PLAN_AGE_MAX
     }
 
-    pub(crate) fn made_at(&self) -> Micros {
-        self.made_at
-    }
-}
-
-/// A peer while a plan is made.
-#[derive(Clone, Copy, Debug)]
-struct Lane {
-    /// When a chunk of the usual length would be here; lanes are ordered by it.
-    finish: Micros,
-    /// When the next chunk would begin to come.
-    start: Micros,
-    rate: u64,
-    /// When it is done with its share of all that is pending.
-    level: Micros,
-    /// Bytes it has room for until the next plan, less those planned.
-    need: i64,
-    peer: PeerNo,
-}
-
-/// Lanes and who is in which class.
-struct Lanes {
-    lanes: Vec<Lane>,
-    /// Proven peers, and the nearest of the others.
-    first: Holders,
-    /// Unproven peers that may be tried with a chunk nobody waits for.
-    untried: Holders,
-    /// Metered or on battery.
-    spared: Holders,
-    usual_len: u64,
-    /// So much later than whose share it is may a taker of a chunk be done.
-    slack: Micros,
-}
-
-impl Lanes {
-    /// How many of the peers that are asked first have room and nothing
-    /// planned; of all peers, if there are no such.
-    fn needy(&self) -> usize {
-        self.lanes.iter().filter(|lane| self.counts(lane.peer) && lane.need > 0).count()
-    }
-
-    /// Who takes part in the large plan.
-    fn runners(&self) -> Vec<Runner> {
-        let taking_part = self.lanes.iter().filter(|lane| !self.spared.contains(lane.peer));
-        taking_part
-            .map(|lane| Runner { peer: lane.peer, start: lane.start, rate: lane.rate })
-            .collect()
-    }
-
-    fn counts(&self, peer: PeerNo) -> bool {
-        let first = self.first.without(&self.spared);
-        first.is_empty() || first.contains(peer)
-    }
-
-    /// The first few holders by finish, exact for this chunk. With `fair`, only
-    /// those that have time for it beside their share.
-    fn best(&self, holders: &Holders, ready: &Ready, fair: bool) -> Candidates {
-        let giver = ready.share_of.filter(|_| fair && self.slack < Micros::MAX);
-        let giver = giver.and_then(|peer| self.lanes.iter().find(|lane| lane.peer == peer));
-        let limit = giver.map_or(Micros::MAX, |giver| giver.level + self.slack);
-        let mut found = [None; CANDIDATES];
-        let mut count = 0;
-        for lane in self.lanes.iter().filter(|lane| holders.contains(lane.peer)) {
-            let took = span(u64::from(ready.len), lane.rate);
-            if fair && ready.share_of != Some(lane.peer) && lane.level + took > limit {
-                continue;
-            }
-            found[count] = Some(Candidate { peer: lane.peer, finish: lane.start + took });
-            count += 1;
-            if count == CANDIDATES {
-                break;
-            }
-        }
-        found[..count].sort_by_key(|candidate| candidate.map(|candidate| candidate.finish));
-        found
-    }
-
-    /// Levels follow when a chunk goes to another than it was planned for.
-    fn pass_share(&mut self, peer: PeerNo, ready: &Ready) {
-        if self.slack == Micros::MAX || ready.share_of == Some(peer) {
-            return;
-        }
-        for lane in &mut self.lanes {
-            let took = span(u64::from(ready.len), lane.rate);
-            if lane.peer == peer {
-                lane.level += took;
-            } else if ready.share_of == Some(lane.peer) {
-                lane.level = lane.level.saturating_sub(took);
-            }
-        }
-    }
-
-    /// Gives a lane a chunk and moves it to where it then belongs. Returns
-    /// whether its need is met by that.
-    fn give(&mut self, peer: PeerNo, ready: &Ready) -> bool {
-        let len = u64::from(ready.len);
-        self.pass_share(peer, ready);
-        let counts = self.counts(peer);
-        let Some(mut at) = self.lanes.iter().position(|lane| lane.peer == peer) else {
-            return false;
-        };
-        let lane = &mut self.lanes[at];
-        let had_need = lane.need > 0;
-        let took = span(len, lane.rate);
-        lane.start += took;
-        lane.finish = lane.start + span(self.usual_len, lane.rate);
-        lane.need = lane.need.saturating_sub_unsigned(len);
-        let met = had_need && lane.need <= 0 && counts;
-        while at + 1 < self.lanes.len() && self.lanes[at + 1].finish < self.lanes[at].finish {
-            self.lanes.swap(at, at + 1);
-            at += 1;
-        }
-        met
+    /// Whether it is old enough that a further one is worth its cost: a peer
+    /// that has more room than was foreseen is busy for that long anyway.
+    pub(crate) fn may_be_renewed(&self, now: Micros) -> bool {
+        now >= self.made_at + PLAN_AGE_MIN
     }
 }
 
@@ -200,6 +94,9 @@ impl Planner {
         let open = self.open(now);
         self.plan.nearest = self.nearest(&open);
         let mut lanes = self.lanes(now, &open);
+        if self.goal_is_missed(&lanes) {
+            lanes.spared = Holders::NONE;
+        }
         if self.plan.levels.is_stale(now) {
             let runners = lanes.runners();
             self.plan.levels.find(now, &mut self.wants, &runners);
@@ -213,25 +110,29 @@ impl Planner {
     }
 
     /// The peers that may be asked now.
-    fn open(&self, now: Micros) -> Holders {
+    pub(crate) fn open(&self, now: Micros) -> Holders {
         let is_open = |peer: &PeerNo| {
             self.peers[peer.index()].as_ref().is_some_and(|known| known.is_open(now))
         };
         self.here.iter().filter(is_open).collect()
     }
 
+    /// Whether what is pending comes too late if nobody is asked who is spared.
+    fn goal_is_missed(&self, lanes: &Lanes) -> bool {
+        let Some(goal) = self.bulk_goal.filter(|_| !lanes.spared.is_empty()) else { return false };
+        let asked = lanes.lanes.iter().filter(|lane| !lanes.spared.contains(lane.peer));
+        let (start_us, paces): (Vec<Micros>, Vec<u64>) =
+            asked.map(|lane| (lane.start, pace(lane.rate))).unzip();
+        let edges = Edges { start_us: &start_us, pace: &paces };
+        let count = self.wants.pending.len() as u64;
+        Cpu.water_fill(&edges, lanes.usual_len, count).is_none_or(|last| last > goal)
+    }
+
     fn lanes(&self, now: Micros, open: &Holders) -> Lanes {
         let count = self.wants.pending.len().max(1) as u64;
         let usual_len = self.wants.pending_bytes / count;
         let mut lanes = Vec::with_capacity(open.len());
-        let mut all = Lanes {
-            lanes: Vec::new(),
-            first: Holders::NONE,
-            untried: Holders::NONE,
-            spared: Holders::NONE,
-            usual_len,
-            slack: Micros::MAX,
-        };
+        let mut all = Lanes::new(usual_len);
         for peer in open.iter() {
             let Some(known) = &self.peers[peer.index()] else { continue };
             let is_nearest = self.plan.nearest == Some(peer);
@@ -252,10 +153,10 @@ impl Planner {
             };
             let need = limit as i64 - known.backlog() as i64;
             let finish = start + span(usual_len, rate);
-            lanes.push(Lane { finish, start, rate, level: 0, need, peer });
+            let pace = pace(rate);
+            lanes.push((finish, Lane { start, rate, pace, level: 0, need, peer }));
         }
-        lanes.sort_by_key(|lane| (lane.finish, lane.peer));
-        all.lanes = lanes;
+        all.set(lanes);
         all
     }
 
@@ -274,15 +175,11 @@ impl Planner {
     /// Gives each unproven peer one chunk from the far end, where nobody
     /// waits for it soon.
     fn probes(&mut self, now: Micros, lanes: &Lanes) {
-        let total: u64 = lanes
-            .lanes
-            .iter()
-            .filter(|lane| lanes.first.contains(lane.peer))
-            .map(|lane| lane.rate)
-            .sum();
+        let first = lanes.lanes.iter().filter(|lane| lanes.first.contains(lane.peer));
+        let total: u64 = first.map(|lane| lane.rate).sum();
         let bulk_turn = now + span(self.wants.pending_bytes, total.max(1));
         let mut given = Vec::new();
-        for lane in &lanes.lanes {
+        for lane in lanes.by_finish() {
             let is_new = lanes.untried.contains(lane.peer) && !lanes.spared.contains(lane.peer);
             if !is_new || lane.need <= 0 {
                 continue;
@@ -337,7 +234,7 @@ impl Planner {
     fn far(&mut self, now: Micros, lanes: &Lanes) {
         let Some(last) = self.plan.last else { return };
         let mut given: Vec<ChunkNo> = Vec::new();
-        for lane in lanes.lanes.iter().filter(|lane| lane.need > 0) {
+        for lane in lanes.by_finish().filter(|lane| lane.need > 0) {
             if !lanes.first.contains(lane.peer) || lanes.spared.contains(lane.peer) {
                 continue;
             }

@@ -8,7 +8,7 @@
 
 use crate::holders::ChunkNo;
 use crate::limits::{
-    BACKOFF_MAX, BACKOFF_MIN, COLD_COMMIT_BYTES, COMMIT_SLACK, PACKET_BYTES, SECOND, SILENCE_MIN,
+    BACKOFF_MAX, COLD_COMMIT_BYTES, COMMIT_SLACK, PACKET_BYTES, RECALL_EXCESS, SECOND, SILENCE_MIN,
 };
 use crate::rate::{Delivery, RoundTrip};
 use crate::{Micros, Traits};
@@ -139,6 +139,16 @@ impl Peer {
         from + span(bytes, self.rate())
     }
 
+    /// The last request, if it is one too many by far: nothing of it has come,
+    /// and what is before it keeps the peer busy for long.
+    pub(crate) fn unbegun(&self) -> Option<ChunkNo> {
+        let last = self.queue.back()?;
+        let ahead = self.asked_bytes - last.len;
+        let enough = self.commit_bytes() + volume(self.rate(), RECALL_EXCESS);
+        let owed = ahead.saturating_sub(self.here_bytes);
+        (self.is_proven() && owed > enough).then_some(last.chunk)
+    }
+
     /// When silence becomes suspicious; `None` if it owes nothing.
     pub(crate) fn suspect_at(&self) -> Option<Micros> {
         let swing = 2 * self.rtt.smooth() + 4 * self.rtt.variation();
@@ -159,7 +169,11 @@ impl Peer {
 
     /// Takes out of the measured time what the peer could not use: before a
     /// round trip is over, the oldest request brings nothing.
+    /// A stall is no rate either: it was dealt with when it was suspected.
     fn skip_pause(&mut self, now: Micros) {
+        if self.trust == Trust::Suspect {
+            self.delivery.paused();
+        }
         let Some(oldest) = self.queue.front() else { return };
         let ready = (oldest.at + self.rtt.smooth()).min(now);
         self.delivery.skip(ready.saturating_sub(self.heard));
@@ -219,17 +233,23 @@ impl Peer {
     }
 
     /// It refused, failed or fell silent: a pause, longer each time.
-    pub(crate) fn strike(&mut self, now: Micros) {
-        let pause = BACKOFF_MIN.max(self.rtt.smooth()) << self.strikes.min(10);
-        self.strikes += 1;
+    pub(crate) fn strike(&mut self, now: Micros, least: Micros) {
+        let pause = least.max(self.rtt.smooth()) << self.strikes.min(10);
+        self.strikes = self.strikes.saturating_add(1);
         self.rest_until = now + pause.min(BACKOFF_MAX);
+    }
+
+    /// It is to be tried anew, as if nothing were known of its rate.
+    pub(crate) fn try_again(&mut self) {
+        self.trust = Trust::Live;
+        self.delivery = Delivery::new();
     }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::limits::MS;
+    use crate::limits::{BACKOFF_MIN, MS};
 
     fn peer(rtt: Micros) -> Peer {
         Peer::new(Traits { rtt: Some(rtt), ..Traits::default() })
@@ -264,13 +284,13 @@ mod tests {
     #[test]
     fn pauses_double_until_a_chunk_comes() {
         let mut peer = peer(5 * MS);
-        peer.strike(0);
+        peer.strike(0, BACKOFF_MIN);
         assert_eq!(peer.rest_until, BACKOFF_MIN);
-        peer.strike(0);
+        peer.strike(0, BACKOFF_MIN);
         assert_eq!(peer.rest_until, 2 * BACKOFF_MIN);
         peer.sent(SECOND, ChunkNo(1), 10);
         peer.completed(SECOND, ChunkNo(1));
-        peer.strike(SECOND);
+        peer.strike(SECOND, BACKOFF_MIN);
         assert_eq!(peer.rest_until, SECOND + BACKOFF_MIN);
     }
 }

@@ -12,6 +12,7 @@ use crate::Micros;
 use crate::budget::Budget;
 use crate::decide::Stop;
 use crate::holders::{ChunkNo, Holders, PEERS_MAX, PeerNo};
+use crate::limits::{BACKOFF_MIN, RATE_MIN};
 use crate::list::Plan;
 use crate::peer::{Peer, Trust};
 use crate::wants::{Due, Wants};
@@ -185,7 +186,7 @@ impl Planner {
     /// What this device can receive, bytes a second, all peers together;
     /// `None` if it is not the bottleneck or not known.
     pub fn downlink(&mut self, rate: Option<u64>) {
-        self.downlink = rate.map(|rate| rate.max(crate::limits::RATE_MIN));
+        self.downlink = rate.map(|rate| rate.max(RATE_MIN));
     }
 
     /// When all bulk chunks should be here. With it, metered peers and those
@@ -332,12 +333,13 @@ impl Planner {
         if known.withdrawn(chunk) {
             self.wants.unask(chunk, peer);
         }
+        self.believe(peer);
         self.disturbed(peer);
     }
 
     fn rest(&mut self, now: Micros, peer: PeerNo) {
         if let Some(known) = &mut self.peers[peer.index()] {
-            known.strike(now);
+            known.strike(now, BACKOFF_MIN);
             self.timer = self.timer.min(known.rest_until);
         }
     }
@@ -349,6 +351,7 @@ impl Planner {
             return;
         }
         known.trust = Trust::Live;
+        known.rest_until = 0;
         for sent in &known.queue {
             self.wants.set_live(sent.chunk, peer, true);
         }

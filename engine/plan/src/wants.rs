@@ -31,6 +31,8 @@ pub(crate) struct Ask {
     pub(crate) peer: PeerNo,
     /// Whether the peer is believed to be there.
     pub(crate) is_live: bool,
+    /// When it was expected to be here, at the time of asking.
+    pub(crate) promised: Micros,
 }
 
 #[derive(Clone, Copy, Debug)]
@@ -111,12 +113,12 @@ impl Wants {
         self.file(number, &after);
     }
 
-    pub(crate) fn ask(&mut self, number: ChunkNo, peer: PeerNo) {
+    pub(crate) fn ask(&mut self, number: ChunkNo, peer: PeerNo, promised: Micros) {
         self.change(number, |chunk| {
             assert!(!chunk.asks_of(peer), "a peer is asked once for a chunk");
             let free = chunk.asks.iter_mut().find(|ask| ask.is_none());
             let free = free.expect("a chunk is asked of two peers at most");
-            *free = Some(Ask { peer, is_live: true });
+            *free = Some(Ask { peer, is_live: true, promised });
         });
     }
 

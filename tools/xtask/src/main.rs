@@ -10,6 +10,7 @@ mod demo;
 mod million;
 mod swarm;
 mod net;
+mod plan;
 mod tidy;
 mod workspace;
 
@@ -31,6 +32,8 @@ usage: cargo xtask <verb>
                    with bounded links (root), beside what the links could give
   bench net        how fast verified chunks travel on the loopback interface,
                    beside raw QUIC in the same process
+  bench plan       what the planner's decisions cost, and how near its plans
+                   come to the bounds
   demo [DIR]       install what a mount needs, build, pack a real tree, and
                    leave it mounted below DIR (default: /tmp/warp-demo)
   tidy             the style of the tree as a test, one finding a line";
@@ -58,6 +61,7 @@ fn run(words: &[&str]) -> Result<()> {
         }
         ["bench", "swarm"] => swarm::run(&Workspace::load()?),
         ["bench", "net"] => net::run(&Workspace::load()?),
+        ["bench", "plan"] => plan::run(),
         ["demo"] => demo::run(&Workspace::load()?, None),
         ["demo", dir] => demo::run(&Workspace::load()?, Some(dir)),
         ["tidy"] => tidy::run(&Workspace::load()?),

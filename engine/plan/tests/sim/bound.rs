@@ -19,6 +19,23 @@ pub(crate) fn fluid(actors: &[Actor], pieces: &[Piece]) -> Micros {
     bisect(|until| fits(&capacities(actors, until), &only))
 }
 
+/// The same for peers of which nothing is known: one chunk is asked of each,
+/// and what is asked when its first bytes are here comes a round trip later.
+/// That is the price of not knowing, for whoever does not bet.
+pub(crate) fn fluid_unknown(actors: &[Actor], pieces: &[Piece]) -> Micros {
+    let only = only_held_by(actors, pieces);
+    let len = pieces.iter().map(|piece| piece.len).max().unwrap_or(0) as f64;
+    bisect(|until| {
+        let mut capacity = capacities(actors, until);
+        for (capacity, actor) in capacity.iter_mut().zip(actors) {
+            let second = actor.joins + 2 * actor.rtt;
+            let before = actor.volume(actor.joins + actor.rtt, until.min(second));
+            *capacity -= (before - len).max(0.0);
+        }
+        fits(&capacity, &only)
+    })
+}
+
 /// What each peer can deliver by then.
 fn capacities(actors: &[Actor], until: Micros) -> Vec<f64> {
     let dies = |actor: &Actor| {

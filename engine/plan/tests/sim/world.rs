@@ -12,7 +12,7 @@ use crate::noise::Noise;
 use std::cmp::Reverse;
 use std::collections::{BinaryHeap, VecDeque};
 use warp_plan::{
-    Assignment, ChunkNo, Counts, Due, Holders, Micros, Outcome, PeerNo, Planner, Traits, Why,
+    Assignment, ChunkNo, Counts, Due, Holders, Micros, Outcome, PeerNo, Planner, Traits,
 };
 
 pub(crate) const MS: Micros = 1_000;
@@ -193,15 +193,13 @@ impl World {
                 events.push(Reverse((at, Event::Leave(index))));
             }
         }
-        let mut planner = Planner::new();
+        let planner = Planner::new();
         for (index, piece) in pieces.iter().enumerate().filter(|(_, piece)| piece.from > 0) {
-            let _ = piece;
-            events.push(Reverse((pieces[index].from, Event::Want(index))));
+            events.push(Reverse((piece.from, Event::Want(index))));
         }
         // Peers that are there from the beginning are known before the first
         // chunk is wanted.
         let bad = vec![0; servers.len()];
-        planner.downlink(None);
         Self {
             planner,
             servers,
@@ -382,7 +380,7 @@ impl World {
                 } else {
                     told += can;
                 }
-                if end == request.dead_from && request.is_stopped && end <= now {
+                if request.is_stopped && end >= request.dead_from {
                     server.queue.pop_front();
                     continue;
                 }
@@ -518,10 +516,6 @@ impl Run {
             }
         }
         gap
-    }
-
-    pub(crate) fn count(&self, why: Why) -> usize {
-        self.log.iter().filter(|(_, assignment)| assignment.why == why).count()
     }
 }
 
