@@ -135,6 +135,8 @@ fn every_command_prints_one_json_document_with_mounts_and_without() {
         "portal create p",
         "portal ls",
         "portal status p",
+        "peers",
+        "peers ls",
         "status",
         "up",
         "mount p m",
@@ -182,6 +184,9 @@ fn every_command_prints_one_json_document_with_mounts_and_without() {
         let words: Vec<&str> = line.split(' ').collect();
         tried.extend((1..=words.len().min(2)).map(|n| format!("warp-{}", words[..n].join("-"))));
     }
+    // These take another device: `peers.rs` has them.
+    let others = ["warp-portal-invite", "warp-portal-join", "warp-portal-expire", "warp-warmup"];
+    tried.extend(others.map(str::to_owned));
     // What is given to a shell or an editor is no report.
     tried.extend(["warp", "warp-completions", "warp-man", "warp-config-edit"].map(str::to_owned));
     let all = pages(&device);

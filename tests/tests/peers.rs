@@ -35,7 +35,8 @@ fn ticket(writer: &Device, flags: &[&str]) -> String {
 /// Has a device join with a new ticket, and mounts the portal on `m`.
 #[track_caller]
 fn join(writer: &Device, reader: &Device) {
-    reader.warp(["portal", "join", &ticket(writer, &[])]).ok();
+    let joined = reader.warp(["portal", "join", "--json", &ticket(writer, &[])]).ok();
+    assert_eq!(reader.json(&joined, "d['name'], d['joined'], d['read_only']"), "p True False");
     let mounted = reader.mount();
     assert!(mounted.stderr.contains("read-only"), "{}", mounted.stderr);
 }
@@ -293,7 +294,8 @@ fn who_is_removed_gets_nothing_new_through_the_mount() {
     assert!(fs::read(reader.at("old")).is_ok());
     let peers = writer.warp(["peers", "--json"]).ok();
     let name = writer.json(&peers, "d['peers'][0]['name']");
-    writer.warp(["portal", "expire", "p", "--member", &name]).ok();
+    let ended = writer.warp(["portal", "expire", "p", "--member", &name, "--json"]).ok();
+    assert_eq!(writer.json(&ended, "d['member']"), name);
     write(&writer.at("new"), &noise(50_000, 2));
     writer.sync();
     std::thread::sleep(Duration::from_secs(3));

@@ -8,9 +8,9 @@
 mod check;
 mod demo;
 mod million;
-mod swarm;
 mod net;
 mod plan;
+mod swarm;
 mod tidy;
 mod workspace;
 

@@ -19,7 +19,7 @@ const ARROWS: [(&str, &[&str]); 11] = [
     ("warp", &["warp-flow", "warp-format", "warp-fs"]),
     ("warp-hub", &["warp-cache", "warp-format", "warp-net"]),
     ("warp-tests", &["warp-format"]),
-    ("xtask", &[]),
+    ("xtask", &["warp-tests"]),
 ];
 
 /// What only the tests of a crate may depend on besides.
