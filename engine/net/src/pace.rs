@@ -35,8 +35,8 @@ impl Bucket {
     fn ready(&mut self, now: Instant) -> Instant {
         let Some(rate) = self.rate else { return now };
         let rate = rate.get() as f64;
-        // What was not used within a twentieth of a second is forfeit.
-        let most = (rate / 20.0).max(1.0);
+        // What was not used within a tenth of a second is forfeit.
+        let most = (rate / 10.0).max(1.0);
         self.tokens = (self.tokens + (now - self.at).as_secs_f64() * rate).min(most);
         self.at = now;
         if self.tokens >= 0.0 { now } else { now + Duration::from_secs_f64(-self.tokens / rate) }

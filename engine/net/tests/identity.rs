@@ -47,7 +47,7 @@ async fn the_device_that_is_dialled_or_none() {
 #[tokio::test]
 async fn without_a_client_key_there_is_no_connection() {
     let said = refused(quinn::ClientConfig::new(Arc::new(tls(None, ALPN)))).await;
-    assert!(said.contains("certificate") || said.contains("116"), "{said}");
+    assert!(said.ends_with("error 116: peer sent no certificates"), "{said}");
 }
 
 #[tokio::test]
@@ -55,7 +55,7 @@ async fn another_protocol_is_refused() {
     for alpn in [b"warp/2".as_slice(), b"h3"] {
         let config = quinn::ClientConfig::new(Arc::new(tls(Some(key(1, 1)), alpn)));
         let said = refused(config).await;
-        assert!(said.contains("application protocol") || said.contains("120"), "{said}");
+        assert!(said.ends_with("error 120: peer doesn't support any known protocol"), "{said}");
     }
 }
 
@@ -63,7 +63,7 @@ async fn another_protocol_is_refused() {
 async fn a_key_that_did_not_sign_the_handshake_is_refused_on_both_sides() {
     let swapped = quinn::ClientConfig::new(Arc::new(tls(Some(key(1, 9)), ALPN)));
     let said = refused(swapped).await;
-    assert!(said.contains("decrypt") || said.contains("ignature"), "{said}");
+    assert!(said.ends_with("error 51: invalid peer certificate: BadSignature"), "{said}");
 
     let server = listen(key(2, 9));
     let addr = server.local_addr().unwrap();
@@ -78,7 +78,7 @@ async fn a_key_that_did_not_sign_the_handshake_is_refused_on_both_sides() {
 async fn tls_1_2_is_refused() {
     let inner: Arc<dyn ClientConfig> = Arc::new(tls(Some(key(1, 1)), ALPN));
     let said = refused(quinn::ClientConfig::new(Arc::new(OnlyTls12(inner.clone())))).await;
-    assert!(said.contains("70") || said.contains("version"), "{said}");
+    assert!(said.ends_with("error 70: peer is incompatible: Tls12NotOfferedOrEnabled"), "{said}");
     // The same client with nothing changed is let in.
     let b = bind(2, Shelf::with(&[1])).await;
     assert_eq!(attempt(b.local_addrs()[0], quinn::ClientConfig::new(inner)).await, Ok(()));

@@ -159,6 +159,9 @@ fn endpoint(server: Option<ServerConfig>) -> Result<quinn::Endpoint, Failure> {
     let mut config = EndpointConfig::default();
     config.max_udp_payload_size(MTU)?;
     let socket = std::net::UdpSocket::bind(LOOPBACK)?;
+    // As warp's own socket, or the kernel drops what comes in bursts.
+    socket2::SockRef::from(&socket).set_recv_buffer_size(4 << 20)?;
+    socket2::SockRef::from(&socket).set_send_buffer_size(4 << 20)?;
     Ok(quinn::Endpoint::new(config, server, socket, Arc::new(TokioRuntime))?)
 }
 
