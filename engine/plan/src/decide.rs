@@ -10,7 +10,8 @@
 use crate::Micros;
 use crate::holders::{ChunkNo, Holders, PeerNo};
 use crate::limits::{
-    BACKOFF_SUSPECT, COMMIT_SLACK, HEDGE_ENDGAME, HEDGE_EVERY, HEDGE_GAIN, HEDGE_HEADS, HEDGE_LATE,
+    BACKOFF_SUSPECT, COMMIT_SLACK, HEDGE_ENDGAME, HEDGE_EVERY, HEDGE_GAIN, HEDGE_GAIN_LATE,
+    HEDGE_HEADS, HEDGE_LATE,
 };
 use crate::list::{Candidate, Step};
 use crate::peer::{Peer, Trust, span, volume};
@@ -155,7 +156,7 @@ impl Planner {
             for peer in peers.iter() {
                 wants_more |= self.fill_peer(now, peer, out);
             }
-            if !wants_more || is_fresh || !self.plan.may_be_renewed(now) {
+            if !wants_more || is_fresh || self.plan.made_at() == now {
                 return;
             }
             self.make_plan(now);
@@ -266,12 +267,16 @@ impl Planner {
             let Some(place) = known.queue.iter().position(|sent| sent.chunk == key.1) else {
                 continue;
             };
-            let expected = known.answer_at(now, place);
+            // What is long overdue is taken to need as long again: estimates of
+            // a rate that has just collapsed are still too good.
+            let overdue = now.saturating_sub(first.promised);
+            let again = if overdue > HEDGE_LATE { overdue } else { 0 };
+            let expected = known.answer_at(now, place).max(now + again);
             let is_late = expected > first.promised + HEDGE_LATE;
             let second = self.best_second(now, &chunk.holders, first.peer, chunk.len, is_late);
             let Some(second) = second else { continue };
             let (wait, quicker) = (expected - now, second.finish.saturating_sub(now));
-            let gain = if is_late { HEDGE_LATE } else { HEDGE_GAIN };
+            let gain = if is_late { HEDGE_GAIN_LATE } else { HEDGE_GAIN };
             let is_worth_it = wait > quicker + quicker / 4 + gain;
             if is_worth_it && self.budget.draw(u64::from(chunk.len), endgame) {
                 let before = Candidate { peer: first.peer, finish: expected };

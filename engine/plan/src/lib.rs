@@ -44,7 +44,21 @@
 //! k-th further chunk of `s` bytes here at `now + max(rtt, b/r) + k·s/r`. The
 //! most urgent chunk takes the earliest of these slots among its holders, the
 //! next the earliest that is left, and so on. Only what a peer needs to stay
-//! busy is sent; the rest is planned anew a few milliseconds later.
+//! busy is sent; the rest is planned anew a few milliseconds later. Where
+//! holders differ, a large plan over all that is pending (`levels`) keeps peers
+//! free for what only they have.
+//!
+//! # What the caller has to know
+//! - A peer is taken to answer its requests one after the other, the oldest
+//!   first. A serving side that divides its link among them is planned worse.
+//! - Bytes are told with [`Planner::progress`] as they come, at least every
+//!   10 ms, or a live peer looks silent after 50 ms.
+//! - What a reader will want next is best wanted with [`Due::By`] as well, at
+//!   the time when the reader will be there: then nobody is spared for later
+//!   at its cost. [`Due::Bulk`] is for what should be here early as a whole.
+//! - A chunk whose holders are all gone stays wanted, and nothing is decided
+//!   for it: how long to wait is the caller's to say, with
+//!   [`Planner::cancel`].
 #![forbid(unsafe_code)]
 
 mod budget;

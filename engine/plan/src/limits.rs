@@ -49,8 +49,6 @@ pub(crate) const SAMPLE_MEMORY: Micros = 100 * MS;
 
 /// A plan is used this long at most; rates drift meanwhile.
 pub(crate) const PLAN_AGE_MAX: Micros = 5 * MS;
-/// And this long at least, unless something happened.
-pub(crate) const PLAN_AGE_MIN: Micros = MS;
 /// Chunks that one plan looks at.
 pub(crate) const PLAN_CHUNKS_MAX: usize = 2_048;
 /// Chunks beyond it among which an idle slow peer finds one.
@@ -70,8 +68,10 @@ pub(crate) const LEVELS_SLACK: Micros = 64;
 /// A second copy has to save a quarter of the time and this.
 pub(crate) const HEDGE_GAIN: Micros = 5 * MS;
 /// A chunk is late that comes so much after what was expected when it was
-/// asked for: as long as a silence is borne. Its second copy has to save as much.
+/// asked for: as long as a silence is borne.
 pub(crate) const HEDGE_LATE: Micros = SILENCE_MIN;
+/// What its second copy has to save: more, since it delays others.
+pub(crate) const HEDGE_GAIN_LATE: Micros = 15 * MS;
 /// Chunks from the head of the line on that may be asked for twice.
 pub(crate) const HEDGE_HEADS: usize = 4;
 /// Outstanding chunks looked at in the endgame.
@@ -83,5 +83,5 @@ pub(crate) const HEDGE_SHARE: u64 = 20;
 pub(crate) const HEDGE_SHARE_ENDGAME: u64 = 50;
 /// What may be asked for twice before anything was received, and the most
 /// that is saved up.
-pub(crate) const HEDGE_START_BYTES: u64 = 2 << 20;
+pub(crate) const HEDGE_START_BYTES: u64 = 1 << 20;
 pub(crate) const HEDGE_SAVED_BYTES: u64 = 8 << 20;

@@ -13,8 +13,7 @@ use crate::holders::{ChunkNo, Holders, PEERS_MAX, PeerNo};
 use crate::lanes::{Lane, Lanes};
 use crate::levels::Levels;
 use crate::limits::{
-    COLD_COMMIT_BYTES, FAR_CHUNKS_MAX, FEARED_RATE, PLAN_AGE_MAX, PLAN_AGE_MIN, PLAN_CHUNKS_MAX,
-    SECOND,
+    COLD_COMMIT_BYTES, FAR_CHUNKS_MAX, FEARED_RATE, PLAN_AGE_MAX, PLAN_CHUNKS_MAX, SECOND,
 };
 use crate::peer::{span, volume};
 use crate::planner::Planner;
@@ -76,10 +75,8 @@ impl Plan {
         self.is_stale || now >= self.made_at + PLAN_AGE_MAX
     }
 
-    /// Whether it is old enough that a further one is worth its cost: a peer
-    /// that has more room than was foreseen is busy for that long anyway.
-    pub(crate) fn may_be_renewed(&self, now: Micros) -> bool {
-        now >= self.made_at + PLAN_AGE_MIN
+    pub(crate) fn made_at(&self) -> Micros {
+        self.made_at
     }
 }
 

@@ -136,7 +136,10 @@ impl Peer {
         let ahead: u64 = self.queue.iter().take(place + 1).map(|sent| sent.len).sum();
         let bytes = ahead.saturating_sub(self.here_bytes);
         let from = if self.first_due { now.max(self.heard + self.rtt.smooth()) } else { now };
-        from + span(bytes, self.rate())
+        let in_turn = from + span(bytes, self.rate());
+        // However little is ahead, it takes a round trip from its request on.
+        let soonest = |sent: &Sent| sent.at + self.rtt.smooth() + span(sent.len, self.rate());
+        in_turn.max(self.queue.get(place).map_or(now, soonest))
     }
 
     /// The last request, if it is one too many by far: nothing of it has come,

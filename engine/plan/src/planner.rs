@@ -198,8 +198,8 @@ impl Planner {
     }
 
     /// A chunk is wanted: `len` its bytes as they travel (an estimate will
-    /// do), `holders` who is believed to have it. Wanting it again changes its
-    /// due time and holders.
+    /// do), `holders` who is believed to have it; peers that have not joined
+    /// are left out. Wanting it again changes its due time and holders.
     pub fn want(&mut self, chunk: ChunkNo, len: u32, due: Due, holders: Holders) {
         let holders = holders.and(&self.here);
         if !self.wants.add(chunk, len.max(1), due, holders) {

@@ -28,9 +28,9 @@ fn story(seed: u64, share: f64, warm: bool) -> Story {
     let seconds = noise.between(4, 8);
     // Runs with partial holders are planned at greater length, so these are
     // shorter: all ten thousand are to take less than a minute on two cores.
-    let (least, most) = if share < 1.0 { (300, 600) } else { (600, 1_200) };
-    let len = (sum * seconds / noise.between(least, most)).clamp(64 * KIB, MIB);
-    let total = (sum * seconds).min(most * len);
+    let chunks = if share < 1.0 { 300 } else { 600 };
+    let len = (sum * seconds / noise.between(chunks, 2 * chunks)).clamp(64 * KIB, MIB);
+    let total = (sum * seconds).min(5 * chunks / 2 * len);
     let mut pieces = if share < 1.0 {
         scattered(&actors, total, len, share, &mut noise)
     } else {
@@ -93,9 +93,10 @@ fn many(name: &str, part: u64, share: f64, warm: bool) -> [f64; 3] {
     let at = |share: f64| &all[((all.len() - 1) as f64 * share) as usize];
     let most = |of: fn(&Outcome) -> f64| all.iter().map(of).fold(0.0, f64::max);
     let (waste, unknown) = (most(|o| o.waste), most(|o| o.ratio_unknown));
+    let waster = all.iter().find(|o| o.waste >= waste).map_or(0, |o| o.seed);
     println!(
         "{name}, {RUNS} runs: p50 {:.4}, p95 {:.4}, p99 {:.4}, worst {:.4} (seed {}) of the fluid \
-         bound; worst {unknown:.4} of that for unknown peers; most waste {:.2} %",
+         bound; worst {unknown:.4} of that for unknown peers; most waste {:.2} % (seed {waster})",
         at(0.5).ratio,
         at(0.95).ratio,
         at(0.99).ratio,
