@@ -276,7 +276,11 @@ impl Chain {
     fn rotated(&mut self, epoch: u32, wraps: &[(DeviceId, WrappedEpoch)]) -> Result<()> {
         let limit = MAX_EPOCHS as u64;
         if u64::from(epoch) > limit {
-            return Err(FormatError::Limit { at: "epochs", value: epoch.into(), limit });
+            return Err(FormatError::Limit {
+                at: "removals of members",
+                value: epoch.into(),
+                limit,
+            });
         }
         let handed = wraps.iter().map(|(device, _)| device);
         if epoch != self.epoch + 1 || !handed.eq(self.readers().map(|member| &member.device)) {

@@ -267,7 +267,7 @@ fn a_rotation_has_its_bounds_and_the_longest_fits() {
         chain.append(&key(1), 1001, act).unwrap();
     }
     let limit = MAX_EPOCHS as u64;
-    let refused = Err(FormatError::Limit { at: "epochs", value: limit + 1, limit });
+    let refused = Err(FormatError::Limit { at: "removals of members", value: limit + 1, limit });
     let act = rotation(&chain, 1);
     assert_eq!(chain.append(&key(1), 1001, act), refused);
 }
