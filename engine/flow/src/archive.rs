@@ -15,6 +15,7 @@ use std::fs::File;
 use std::io;
 use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
+use std::sync::{Arc, PoisonError, RwLock};
 use warp_format::archive::{
     FOOTER_LEN, FRAME_LEN, Footer, Frame, HEADER_LEN, Header, INDEX_ENTRY_LEN, IndexEntry,
 };
@@ -26,6 +27,37 @@ pub struct ReadKeys {
     pub naming: NamingKeys,
     /// Opens chunks.
     pub sealer: Sealer,
+}
+
+/// The keys of an open tree, shared by all readers of one source: they take in
+/// the secrets of later epochs.
+pub struct TreeKeys {
+    /// Names and content hashes.
+    pub naming: NamingKeys,
+    sealer: RwLock<Arc<Sealer>>,
+}
+
+impl From<ReadKeys> for Arc<TreeKeys> {
+    fn from(ReadKeys { naming, sealer }: ReadKeys) -> Self {
+        Self::new(TreeKeys { naming, sealer: RwLock::new(Arc::new(sealer)) })
+    }
+}
+
+impl TreeKeys {
+    /// Opens and seals chunks, as it stands now: who seals a chunk and then
+    /// refers to it does both with one of these.
+    pub fn sealer(&self) -> Arc<Sealer> {
+        Arc::clone(&self.sealer.read().unwrap_or_else(PoisonError::into_inner))
+    }
+
+    /// From now on chunks of these epochs open, too, and the newest seals.
+    pub(crate) fn take(&self, epochs: &[(u32, Secret)]) {
+        let mut sealer = self.sealer.write().unwrap_or_else(PoisonError::into_inner);
+        let with = |sealer: Sealer, (epoch, secret): &(u32, Secret)| {
+            sealer.with(ContentSecret::derive(secret, *epoch), *epoch)
+        };
+        *sealer = Arc::new(epochs.iter().fold(Sealer::clone(&sealer), with));
+    }
 }
 
 /// Asks for a passphrase, once, when an archive turns out to be sealed.

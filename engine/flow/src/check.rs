@@ -144,7 +144,7 @@ pub(crate) fn check(
     // Readers of their own: what another has in memory says nothing of the
     // disk. Known to sweeps, which keep what these name.
     let reader = |root: &Root| {
-        live.register(TreeReader::new(Arc::clone(&live.store), live.secrets.read_keys(), root.root))
+        live.register(TreeReader::new(Arc::clone(&live.store), Arc::clone(&live.keys), root.root))
     };
     let readers: Vec<Arc<Tree>> = roots.iter().map(reader).collect();
     let mut survey = Survey::default();

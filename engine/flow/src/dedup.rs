@@ -1,8 +1,10 @@
 //! Which contents the store has already.
 //!
 //! Neighbours: `publish` asks before it packs and seals, and tells what it has
-//! stored. Promises: a content that is found is in the store. Never: is needed:
-//! what it forgets is stored again. Its log is sealed, as lengths of contents
+//! stored. Promises: a content that is found is in the store, and a published
+//! tree names it, or the one that is being made: what was sealed before a member
+//! was removed and never published is sealed anew. Never: is needed: what it
+//! forgets is stored again. Its log is sealed, as lengths of contents
 //! tell what they are. Tested by `engine/flow/tests/model_live.rs` and `check.rs`.
 
 use crate::error::{FlowError, Result};
@@ -28,6 +30,8 @@ pub(crate) struct Dedup {
     store: Arc<Store>,
     places: HashMap<ContentHash, Place>,
     chunks: Vec<ChunkRef>,
+    /// So many of them, the first, are in a published tree.
+    published: usize,
     log: Journal,
     /// Not in the log yet.
     fresh: Vec<Parts>,
@@ -87,7 +91,8 @@ impl Dedup {
             open()
         })?;
         let (places, chunks, fresh) = Default::default();
-        let mut dedup = Self { store: Arc::clone(&live.store), places, chunks, log, fresh };
+        let mut dedup =
+            Self { store: Arc::clone(&live.store), places, chunks, published: 0, log, fresh };
         let mut gone = 0;
         let mut known = Vec::new();
         for entry in entries {
@@ -101,6 +106,8 @@ impl Dedup {
                 }
             }
         }
+        // The log has no others.
+        dedup.published = dedup.chunks.len();
         if gone > known.len() {
             // Mostly of what is no more: what is left goes into a new one.
             let old = dedup.log.rotate()?;
@@ -138,8 +145,23 @@ impl Dedup {
         self.fresh.push(Parts { chunk, parts });
     }
 
-    /// Writes down what was added; the chunks are durable.
-    pub(crate) fn write_down(&mut self) -> Result<()> {
+    /// Forgets what a publish that failed has added.
+    pub(crate) fn forget_unpublished(&mut self) {
+        if self.published < self.chunks.len() {
+            let published = self.published;
+            self.chunks.truncate(published);
+            self.places.retain(|_, place| (place.chunk as usize) < published);
+            self.fresh.clear();
+        }
+    }
+
+    /// Writes down what was added: a durable head names it now.
+    pub(crate) fn published(&mut self) -> Result<()> {
+        self.published = self.chunks.len();
+        self.write_down()
+    }
+
+    fn write_down(&mut self) -> Result<()> {
         for parts in self.fresh.chunks(ENTRY_CHUNKS) {
             self.log.append(&encode_parts(parts));
         }

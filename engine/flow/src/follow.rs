@@ -15,9 +15,10 @@ mod warm;
 pub use volume::FollowVolume;
 pub use warm::Warmed;
 
-use crate::archive::ReadKeys;
+use crate::archive::TreeKeys;
 use crate::error::{FlowError, Refusal, Result};
 use crate::limits::CACHE_BYTES;
+use crate::members::Membership;
 use crate::reader::TreeReader;
 use crate::source::ChunkSource;
 use crate::swarm::{Counters, Swarm};
@@ -82,7 +83,7 @@ pub struct Follower {
     numbers_key: [u8; 32],
     disk: Arc<dyn Disk>,
     source: Source,
-    keys: Mutex<Option<ReadKeys>>,
+    keys: Arc<TreeKeys>,
     state: RwLock<State>,
     news: Mutex<News>,
     /// A head has come, one is shown, or it is over.
@@ -127,7 +128,7 @@ impl Follower {
         disk: Arc<dyn Disk>,
         portal: PortalId,
         local: &Secret,
-        keys: ReadKeys,
+        keys: impl Into<Arc<TreeKeys>>,
         (store, swarm): (Arc<Store>, Arc<Swarm>),
         lock: Option<File>,
     ) -> Result<Arc<Self>> {
@@ -141,11 +142,9 @@ impl Follower {
         let newest = state.heads.values().map(|(head, _)| head).max_by_key(|head| head.sequence);
         let newest = newest.cloned();
         let source = Source { store, swarm };
-        let mut keys = Some(keys);
-        if let Some(head) = newest
-            && let Some(keys) = keys.take()
-        {
-            let tree = TreeReader::new(source.clone(), keys, head.root);
+        let keys = keys.into();
+        if let Some(head) = newest {
+            let tree = TreeReader::new(source.clone(), Arc::clone(&keys), head.root);
             state.shown = Some((Arc::new(tree), head));
         }
         let follower = Arc::new(Self {
@@ -153,7 +152,7 @@ impl Follower {
             numbers_key: local.for_numbers(),
             disk,
             source,
-            keys: Mutex::new(keys),
+            keys,
             state: RwLock::new(state),
             news: Mutex::default(),
             woken: Condvar::new(),
@@ -248,6 +247,14 @@ impl Follower {
         Ok(true)
     }
 
+    /// The membership chain handed this device these secrets.
+    pub fn take_membership(&self, now: &Membership) {
+        self.keys.take(&now.epochs);
+        // A head may wait for them.
+        drop(self.news());
+        self.woken.notify_all();
+    }
+
     /// Shows what comes, the newest first.
     fn keep_following(&self) {
         let mut failing = false;
@@ -295,11 +302,15 @@ impl Follower {
         let new = match &old {
             Some(old) => Arc::new(old.at_root(head.root)),
             None => {
-                let keys = self.keys.lock().unwrap_or_else(PoisonError::into_inner).take();
-                let keys = keys.ok_or(FlowError::Lost { what: "key" })?;
+                let keys = Arc::clone(&self.keys);
                 Arc::new(TreeReader::new(self.source.clone(), keys, head.root))
             }
         };
+        // Until the records come that hand it over, the tree before is shown.
+        let ChunkRef { id, epoch, .. } = head.root;
+        if epoch > self.keys.sealer().epoch() {
+            return Err(FormatError::NotHanded { id, epoch }.into());
+        }
         let volumes: Vec<_> = self.volumes().iter().filter_map(Weak::upgrade).collect();
         let mut stale = Vec::new();
         if let Some(old) = &old {

@@ -9,10 +9,11 @@
 //! attribute or a byte of content to the disk unsealed.
 //! Tested by `engine/flow/tests/model_live.rs` and `crash_live.rs`.
 
-use crate::archive::ReadKeys;
+use crate::archive::{ReadKeys, TreeKeys};
 use crate::asker;
 use crate::error::{FlowError, Result};
 use crate::ingest;
+use crate::members::Membership;
 use crate::overlay::{Layer, Layers, Piece, Pieces};
 use crate::publish::{self, Publisher};
 use crate::reader::{Attributes, Opened, TreeReader};
@@ -57,11 +58,8 @@ pub struct PortalSecrets {
 
 impl PortalSecrets {
     pub(crate) fn read_keys(&self) -> ReadKeys {
-        ReadKeys { naming: NamingKeys::derive(&self.root), sealer: self.sealer() }
-    }
-
-    pub(crate) fn sealer(&self) -> Sealer {
-        Sealer::new(ContentSecret::derive(&self.root, 0), 0)
+        let sealer = Sealer::new(ContentSecret::derive(&self.root, 0), 0);
+        ReadKeys { naming: NamingKeys::derive(&self.root), sealer }
     }
 
     pub(crate) fn signing_key(&self) -> SigningKey {
@@ -132,6 +130,10 @@ pub struct Live {
     pub(crate) store: Arc<Store>,
     pub(crate) secrets: PortalSecrets,
     pub(crate) naming: NamingKeys,
+    /// Of all its trees.
+    pub(crate) keys: Arc<TreeKeys>,
+    /// Records in the membership chain.
+    membership: AtomicU64,
     pub(crate) journal: Journal,
     pub(crate) fresh: Fresh,
     /// Held while a change goes into the journal and into the active layer:
@@ -178,14 +180,17 @@ impl Live {
                 active.apply(change);
             }
         }
+        let keys: Arc<TreeKeys> = secrets.read_keys().into();
         let base = head.as_ref().map(|head| {
-            Arc::new(TreeReader::new(Arc::clone(&store), secrets.read_keys(), head.root))
+            Arc::new(TreeReader::new(Arc::clone(&store), Arc::clone(&keys), head.root))
         });
         let trees = base.iter().map(Arc::downgrade).collect();
         let snapshots = Snapshots::open(&disk, &secrets.local, &fresh)?;
         let state = State { active, frozen: None, base, base_ends: 0, head };
         Ok(Self {
             naming: NamingKeys::derive(&secrets.root),
+            keys,
+            membership: AtomicU64::new(0),
             disk,
             store,
             secrets,
@@ -493,7 +498,7 @@ impl Live {
         match base {
             Some(base) => base.chunk(chunk),
             None => {
-                let keys = self.secrets.read_keys();
+                let keys = Arc::clone(&self.keys);
                 TreeReader::new(Arc::clone(&self.store), keys, *chunk).chunk(chunk)
             }
         }
@@ -506,6 +511,24 @@ impl Live {
         publish::publish(self, &mut self.publisher())
     }
 
+    /// The membership chain is so long now, and handed this device these
+    /// secrets. When it returns, nothing that a head will name is sealed in an
+    /// older epoch.
+    pub fn take_membership(&self, now: &Membership) {
+        // A publish seals all of its tree in one epoch, and one that is under
+        // way took the old one before this was known. Its head comes before
+        // this returns, so it is of before the removal; after it, none seals
+        // in the old epoch.
+        let _publisher = (now.epoch() > self.keys.sealer().epoch()).then(|| self.publisher());
+        self.keys.take(&now.epochs);
+        self.membership.fetch_max(now.position, Ordering::Relaxed);
+    }
+
+    /// The position in the membership chain that a head names.
+    pub(crate) fn position(&self) -> u64 {
+        self.membership.load(Ordering::Relaxed)
+    }
+
     /// Whoever has it publishes, or keeps others from it.
     pub(crate) fn publisher(&self) -> MutexGuard<'_, Publisher> {
         self.publisher.lock().unwrap_or_else(PoisonError::into_inner)
@@ -516,7 +539,7 @@ impl Live {
         let base = self.read_state().base.clone();
         match base {
             Some(base) => base.at_root(root),
-            None => TreeReader::new(Arc::clone(&self.store), self.secrets.read_keys(), root),
+            None => TreeReader::new(Arc::clone(&self.store), Arc::clone(&self.keys), root),
         }
     }
 
@@ -681,7 +704,7 @@ impl Content {
     /// Moves what was written from memory into the store. It lies there
     /// without a name: nothing but this finds it.
     pub(crate) fn stash(&mut self, live: &Live) -> Result<()> {
-        let (sealer, mut packer) = (live.secrets.sealer(), Packer::new(Level::FASTEST));
+        let (sealer, mut packer) = (live.keys.sealer(), Packer::new(Level::FASTEST));
         let mut left = Pieces::default();
         for (at, piece) in self.pieces.iter() {
             let end = at + piece.len();

@@ -11,8 +11,11 @@ use std::fs;
 use std::io;
 use std::path::Path;
 use std::time::{SystemTime, UNIX_EPOCH};
+use warp_format::Secret;
+use warp_format::keys::SigningKey;
 use warp_format::members::{Chain, NotGood};
 use warp_format::wire::Denied;
+use warp_format::wrap::WrapKey;
 
 const FILE: &str = "members";
 
@@ -40,6 +43,29 @@ impl From<&NotJoined> for Denied {
             NotJoined::NotGood(NotGood::Closed) => Self::Revoked,
             NotJoined::NotGood(NotGood::Unknown) | NotJoined::Failed(_) => Self::Unknown,
         }
+    }
+}
+
+/// What the membership chain says to this device.
+#[derive(Clone, Default)]
+pub struct Membership {
+    /// Count of its records.
+    pub position: u64,
+    /// Secrets of the epochs after 0 that this device was handed, in order.
+    pub epochs: Vec<(u32, Secret)>,
+}
+
+impl Membership {
+    /// Of the device with this seed.
+    pub fn of(chain: &Chain, device: &Secret) -> Result<Self> {
+        let me = SigningKey::from_seed(device).device_id();
+        let epochs = chain.secrets_of(&me, &WrapKey::of_device(device))?;
+        Ok(Self { position: chain.len(), epochs })
+    }
+
+    /// The newest epoch.
+    pub fn epoch(&self) -> u32 {
+        self.epochs.last().map_or(0, |(epoch, _)| *epoch)
     }
 }
 

@@ -19,6 +19,7 @@ use crate::limits::{
     SWEEP_PERCENT,
 };
 use crate::live::{Live, Tree};
+use crate::members::Membership;
 use crate::namespace::Namespace;
 use crate::publish;
 use crate::scrub::{Pace, Scrub};
@@ -446,6 +447,11 @@ impl Portal {
                 return Ok(head);
             }
         }
+    }
+
+    /// The membership chain is so long now, and handed these secrets.
+    pub(crate) fn take_membership(&self, now: &Membership) {
+        self.names.live.take_membership(now);
     }
 
     /// The chunks on this disk.

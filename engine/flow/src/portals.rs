@@ -6,6 +6,7 @@
 //! shows a portal's name on the disk. Tested by `tests/tests/portal.rs` and
 //! `bad_portal.rs`.
 
+mod epochs;
 mod sharing;
 
 use crate::error::{FlowError, Result};
@@ -50,8 +51,11 @@ pub struct Portals {
     /// Seals the records.
     key: Secret,
     device: Secret,
-    /// Held while a membership chain is changed.
+    /// Held while a membership chain is changed, and while a portal is opened
+    /// as its chain says.
     chains: Mutex<()>,
+    /// What is told of its chain.
+    opened: Mutex<Vec<(PortalId, epochs::Open)>>,
 }
 
 impl Portals {
@@ -63,6 +67,7 @@ impl Portals {
             key,
             device: keyring.device_secret(),
             chains: Mutex::default(),
+            opened: Mutex::default(),
         })
     }
 
@@ -245,7 +250,11 @@ impl Portals {
         let lock = lock(&directory.join(LOCK), name, false)?;
         let state = directory.join(STATE);
         let live = self.open_state(&record, &state, over)?;
-        Portal::start(live, state, record.quota, lock)
+        let _one = self.changing();
+        live.take_membership(&self.membership(&directory)?);
+        let portal = Portal::start(live, state, record.quota, lock)?;
+        self.note_opened(record.id, epochs::Open::Own(Arc::downgrade(&portal)));
+        Ok(portal)
     }
 
     /// Makes a portal's store sound again from its packs alone; with `dry_run`,
@@ -259,7 +268,8 @@ impl Portals {
         let state = directory.join(STATE);
         let disk = HostDisk::new(state.clone()).map_err(|e| FlowError::io(&state, e))?;
         let disk: Arc<dyn Disk> = Arc::new(disk);
-        repair::repair(&disk, &self.secrets(&record), dry_run, progress)
+        let membership = self.membership(&directory)?;
+        repair::repair(&disk, &self.secrets(&record), &membership, dry_run, progress)
     }
 
     /// Takes a portal off this device. `keep_data` moves its state (still

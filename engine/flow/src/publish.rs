@@ -142,25 +142,26 @@ fn fold_in(live: &Live, publisher: &mut Publisher, frozen: &Frozen) -> Result<He
         Some(dedup) => dedup,
         empty => empty.insert(Dedup::open(live)?),
     };
+    dedup.forget_unpublished();
     let mut writer = Writer::new(live, dedup);
     let edits = crate::ingest::ingest(&frozen.layer, base.as_deref(), &mut writer)?;
     let root = fold(live, &frozen.layer, base.as_deref(), edits, &mut writer)?;
     live.store.sync()?;
-    if let Err(e) = dedup.write_down() {
-        tracing::warn!(portal = %live.secrets.portal, "dedup log: {e}");
-    }
     let head = Head {
         portal: live.secrets.portal,
         device: live.secrets.signing_key().device_id(),
         sequence: sequence + 1,
         root,
         seen: Vec::new(),
-        membership: 0,
+        membership: live.position(),
     };
     write_head(&*live.disk, &head, &live.secrets)?;
+    if let Err(e) = dedup.published() {
+        tracing::warn!(portal = %live.secrets.portal, "dedup log: {e}");
+    }
     let reader = match &base {
         Some(base) => base.at_root(root),
-        None => TreeReader::new(Arc::clone(&live.store), live.secrets.read_keys(), root),
+        None => TreeReader::new(Arc::clone(&live.store), Arc::clone(&live.keys), root),
     };
     let reader = live.register(reader);
     let folded = {
@@ -218,7 +219,7 @@ pub(crate) fn drop_heads_before(disk: &dyn Disk, newest: u64) -> Result<()> {
 pub(crate) struct Writer<'a> {
     live: &'a Live,
     dedup: &'a mut Dedup,
-    sealer: Sealer,
+    sealer: Arc<Sealer>,
     device: DeviceTag,
     packers: Vec<Packer>,
 }
@@ -227,7 +228,7 @@ impl<'a> Writer<'a> {
     fn new(live: &'a Live, dedup: &'a mut Dedup) -> Self {
         let packers = (0..crate::limits::workers()).map(|_| Packer::new(Level::DEFAULT)).collect();
         let device = live.secrets.signing_key().device_id().tag();
-        Self { live, dedup, sealer: live.secrets.sealer(), device, packers }
+        Self { live, dedup, sealer: live.keys.sealer(), device, packers }
     }
 
     pub(crate) fn naming(&self) -> &NamingKeys {
@@ -250,7 +251,7 @@ impl<'a> Writer<'a> {
     /// Stores chunks of file content, all cores at work; gives where each
     /// lies. Each comes with what else is to be found in it.
     pub(crate) fn put_all(&mut self, chunks: Vec<(Vec<u8>, Vec<Part>)>) -> Result<Vec<Extent>> {
-        let (store, sealer, naming) = (&*self.live.store, &self.sealer, &self.live.naming);
+        let (store, sealer, naming) = (&*self.live.store, &*self.sealer, &self.live.naming);
         let share = chunks.len().div_ceil(self.packers.len()).max(1);
         let dedup = &*self.dedup;
         let mut chunks = chunks;

@@ -6,7 +6,7 @@
 //! in memory. Never: trusts a length, an order or a name that it has not
 //! checked. Tested by `tests/tests/archive.rs` and `tests/tests/damage.rs`.
 
-use crate::archive::ReadKeys;
+use crate::archive::TreeKeys;
 use crate::error::{FlowError, Result};
 use crate::limits::{NODE_BYTES, OPENED_BYTES};
 use crate::source::ChunkSource;
@@ -48,7 +48,7 @@ pub type Records<'a> = Walk<Fetch<'a>>;
 /// Reads one tree.
 pub struct TreeReader<S> {
     source: S,
-    keys: Arc<ReadKeys>,
+    keys: Arc<TreeKeys>,
     root: ChunkRef,
     memory: Arc<Memory>,
 }
@@ -62,10 +62,10 @@ struct Memory {
 
 impl<S: ChunkSource> TreeReader<S> {
     /// A reader of the tree with this root.
-    pub fn new(source: S, keys: ReadKeys, root: ChunkRef) -> Self {
+    pub fn new(source: S, keys: impl Into<Arc<TreeKeys>>, root: ChunkRef) -> Self {
         let nodes = Tier::new(NODE_BYTES, |node: &Arc<Node>| node.memory_len());
         let chunks = Tier::new(OPENED_BYTES, |bytes: &Opened| bytes.capacity() + 64);
-        Self { source, keys: Arc::new(keys), root, memory: Arc::new(Memory { nodes, chunks }) }
+        Self { source, keys: keys.into(), root, memory: Arc::new(Memory { nodes, chunks }) }
     }
 
     /// A reader of another tree in the same source; what has been opened
@@ -84,7 +84,7 @@ impl<S: ChunkSource> TreeReader<S> {
     }
 
     /// The keys in use.
-    pub fn keys(&self) -> &ReadKeys {
+    pub fn keys(&self) -> &TreeKeys {
         &self.keys
     }
 
@@ -101,7 +101,7 @@ impl<S: ChunkSource> TreeReader<S> {
     /// Opens and checks a data chunk that has been fetched.
     pub(crate) fn open_sealed(&self, want: &ChunkRef, sealed: &SealedChunk) -> Result<PlainChunk> {
         UNPACKER.with_borrow_mut(|unpacker| {
-            Ok(self.keys.sealer.open(&self.keys.naming, unpacker, want, sealed)?)
+            Ok(self.keys.sealer().open(&self.keys.naming, unpacker, want, sealed)?)
         })
     }
 
@@ -109,7 +109,7 @@ impl<S: ChunkSource> TreeReader<S> {
     pub fn open_node(&self, want: &ChunkRef) -> Result<Node> {
         let sealed = self.source.fetch(&want.id)?;
         UNPACKER.with_borrow_mut(|unpacker| {
-            Ok(self.keys.sealer.open_node(&self.keys.naming, unpacker, want, &sealed)?)
+            Ok(self.keys.sealer().open_node(&self.keys.naming, unpacker, want, &sealed)?)
         })
     }
 

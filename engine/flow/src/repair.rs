@@ -7,10 +7,12 @@
 //! Never: opens the store to look at it, since that cuts what seems torn.
 //! Tested by `engine/flow/tests/check.rs` and `tests/tests/check.rs`.
 
+use crate::archive::TreeKeys;
 use crate::check::{Bad, Root, Survey, name};
 use crate::dedup;
 use crate::error::Result;
 use crate::live::PortalSecrets;
+use crate::members::Membership;
 use crate::progress::{Problem, Progress};
 use crate::publish;
 use crate::reader::TreeReader;
@@ -76,6 +78,7 @@ impl ChunkSource for Arc<Contents> {
 pub(crate) fn repair(
     disk: &Arc<dyn Disk>,
     secrets: &PortalSecrets,
+    membership: &Membership,
     dry_run: bool,
     progress: &Progress,
 ) -> Result<Repaired> {
@@ -88,7 +91,9 @@ pub(crate) fn repair(
         done.damage.extend(found.damage.iter().cloned());
     }
     if let Some(head) = publish::newest_head(&**disk, secrets)? {
-        let reader = TreeReader::new(contents.clone(), secrets.read_keys(), head.root);
+        let keys: Arc<TreeKeys> = secrets.read_keys().into();
+        keys.take(&membership.epochs);
+        let reader = TreeReader::new(contents.clone(), keys, head.root);
         // A list of snapshots that cannot be read keeps the portal shut.
         let snapshots = snapshots::read(&**disk, &secrets.local)?;
         let head = Root { path: Vec::new(), root: head.root };

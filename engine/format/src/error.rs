@@ -61,6 +61,14 @@ pub enum FormatError {
         /// The chunk.
         id: ChunkId,
     },
+    /// The chunk is of an epoch whose secret is not here.
+    #[error("chunk {id}: sealed in epoch {epoch}, which this device was not handed")]
+    NotHanded {
+        /// The chunk.
+        id: ChunkId,
+        /// The epoch that its reference names.
+        epoch: u32,
+    },
     /// The chunk opened to other content than the tree says.
     #[error("chunk {id}: content does not match the hash in the tree")]
     WrongContent {

@@ -75,12 +75,23 @@ pub const MAX_MEMBERS: usize = 1024;
 pub const MAX_RECORDS: usize = 8192;
 /// Longest membership chain, in bytes: it fits a frame with room to spare.
 pub const MAX_CHAIN_LEN: usize = (1 << 20) - 1024;
-/// Longest membership record, in bytes, its signature included.
-pub const MAX_RECORD_LEN: usize = 4096;
+/// Longest membership record of any kind, in bytes, its signature included:
+/// a rotation for [`MAX_READERS`]. What the others hold is bounded field by
+/// field, far below this.
+pub const MAX_RECORD_LEN: usize = 32 << 10;
+/// Members to whom one rotation may hand a secret. With more, nobody can be
+/// removed until some of them are custodians.
+pub const MAX_READERS: usize = 256;
+/// Times that a portal's content secret may change. A rotation takes 112 bytes
+/// for each who reads and about 150 more, a new member up to
+/// [`MAX_HANDED_LEN`]: with eight who read, all rotations together take a
+/// quarter of [`MAX_CHAIN_LEN`], and 80 members more fit after the last.
+pub const MAX_EPOCHS: usize = 256;
 /// Longest name of a device, in bytes.
 pub const MAX_DEVICE_NAME_LEN: usize = 255;
-/// Longest wrapped secrets of one member, in bytes.
-pub const MAX_HANDED_LEN: usize = 1024;
+/// Longest wrapped secrets of one new member, in bytes: those of
+/// [`MAX_EPOCHS`] and room to spare.
+pub const MAX_HANDED_LEN: usize = 128 + 36 * MAX_EPOCHS;
 /// So many seconds clocks may differ: for so long what has expired is taken.
 pub const EXPIRY_TOLERANCE_SECS: u64 = 300;
 /// Addresses in a ticket.

@@ -16,8 +16,9 @@ pub use record::{Act, Capability};
 
 use crate::error::{FormatError, Result};
 use crate::id::{DeviceId, PortalId};
-use crate::keys::SigningKey;
-use crate::limits::{EXPIRY_TOLERANCE_SECS, MAX_CHAIN_LEN, MAX_MEMBERS, MAX_RECORDS};
+use crate::keys::{Secret, SigningKey};
+use crate::limits::{EXPIRY_TOLERANCE_SECS, MAX_CHAIN_LEN, MAX_EPOCHS, MAX_MEMBERS, MAX_RECORDS};
+use crate::wrap::{Handed, WrapKey, WrappedEpoch, unwrap_epoch, wrap_epoch};
 use record::Record;
 use std::collections::BTreeMap;
 
@@ -42,6 +43,15 @@ pub struct Member {
     pub removed: Option<u64>,
     /// What was handed to it when it was added, wrapped.
     pub handed: Vec<u8>,
+    /// Secrets of the epochs that began since, wrapped.
+    pub epochs: Vec<(u32, WrappedEpoch)>,
+}
+
+impl Member {
+    /// True if secrets of contents are handed to it.
+    pub fn reads(&self) -> bool {
+        self.capability > Capability::Custodian
+    }
 }
 
 /// An invite that was made.
@@ -84,6 +94,7 @@ pub struct Chain {
     founder: DeviceId,
     members: BTreeMap<DeviceId, Member>,
     invites: BTreeMap<DeviceId, Invite>,
+    epoch: u32,
     bytes: Vec<u8>,
     /// Where each record ends in `bytes`.
     ends: Vec<usize>,
@@ -125,6 +136,7 @@ impl Chain {
             expires: None,
             removed: None,
             handed: Vec::new(),
+            epochs: Vec::new(),
         };
         let mut chain = Self {
             portal,
@@ -132,6 +144,7 @@ impl Chain {
             founder: first.signer,
             members: BTreeMap::from([(first.signer, founder)]),
             invites: BTreeMap::new(),
+            epoch: 0,
             bytes: Vec::new(),
             ends: Vec::new(),
             last: [0; 32],
@@ -196,11 +209,11 @@ impl Chain {
                 Ok(())
             }
             Act::Add { invite, .. } => {
-                let invite = *self.good_invite(invite, record.time).map_err(|_| refused.clone())?;
-                if !may_give(invite.capability, invite.may_invite) {
+                let found = *self.good_invite(invite, record.time).map_err(|_| refused.clone())?;
+                if !may_give(found.capability, found.may_invite) {
                     return Err(refused);
                 }
-                self.add(&record.act, &invite)
+                self.add(&record.act, found)
             }
             Act::Remove { device, last } => {
                 let member = self.changed(device, is_admin)?;
@@ -219,11 +232,17 @@ impl Chain {
                 self.invites.values_mut().for_each(|invite| invite.closed = true);
                 Ok(())
             }
+            Act::Rotate { epoch, wraps } => {
+                if !is_admin {
+                    return Err(refused);
+                }
+                self.rotated(*epoch, wraps)
+            }
         }
     }
 
-    /// Takes in who has redeemed this invite.
-    fn add(&mut self, act: &Act, by: &Invite) -> Result<()> {
+    /// A device becomes a member by an invite that is good.
+    fn add(&mut self, act: &Act, found: Invite) -> Result<()> {
         let Act::Add { device, wrap_key, name, invite, handed } = act else {
             return Err(FormatError::Invalid { at: AT });
         };
@@ -237,18 +256,83 @@ impl Chain {
         let member = Member {
             device: *device,
             name: name.clone(),
-            capability: by.capability,
-            may_invite: by.may_invite,
+            capability: found.capability,
+            may_invite: found.may_invite,
             wrap_key: *wrap_key,
             expires: None,
             removed: None,
             handed: handed.clone(),
+            epochs: Vec::new(),
         };
         self.members.insert(*device, member);
         if let Some(invite) = self.invites.get_mut(invite) {
             invite.uses_left -= 1;
         }
         Ok(())
+    }
+
+    /// The next epoch begins; everybody who reads is handed its secret, and
+    /// nobody else.
+    fn rotated(&mut self, epoch: u32, wraps: &[(DeviceId, WrappedEpoch)]) -> Result<()> {
+        let limit = MAX_EPOCHS as u64;
+        if u64::from(epoch) > limit {
+            return Err(FormatError::Limit {
+                at: "removals of members",
+                value: epoch.into(),
+                limit,
+            });
+        }
+        let handed = wraps.iter().map(|(device, _)| device);
+        if epoch != self.epoch + 1 || !handed.eq(self.readers().map(|member| &member.device)) {
+            return Err(FormatError::Invalid { at: AT });
+        }
+        self.epoch = epoch;
+        for (device, wrap) in wraps {
+            if let Some(member) = self.members.get_mut(device) {
+                member.epochs.push((epoch, *wrap));
+            }
+        }
+        Ok(())
+    }
+
+    /// The record that begins the next epoch with this secret, which must be
+    /// random; so must each that `fresh` gives.
+    pub fn rotation<E: From<FormatError>>(
+        &self,
+        secret: &Secret,
+        mut fresh: impl FnMut() -> Result<Secret, E>,
+    ) -> Result<Act, E> {
+        let epoch = self.epoch + 1;
+        let mut wraps = Vec::new();
+        for member in self.readers() {
+            let wrap = wrap_epoch(secret, epoch, &self.portal, &member.wrap_key, &fresh()?)?;
+            wraps.push((member.device, wrap));
+        }
+        Ok(Act::Rotate { epoch, wraps })
+    }
+
+    /// Secrets of the epochs after 0 that a member was handed, in order.
+    pub fn secrets_of(&self, device: &DeviceId, key: &WrapKey) -> Result<Vec<(u32, Secret)>> {
+        let Some(member) = self.members.get(device) else { return Ok(Vec::new()) };
+        let mut secrets = Vec::new();
+        // Nothing was handed to the founder, who was there first.
+        if *device != self.founder {
+            secrets = Handed::unwrap(&member.handed, &self.portal, key)?.epochs;
+        }
+        for (epoch, wrap) in &member.epochs {
+            secrets.push((*epoch, unwrap_epoch(wrap, *epoch, &self.portal, key)?));
+        }
+        Ok(secrets)
+    }
+
+    /// Number of the newest epoch; 0 before the first rotation.
+    pub fn epoch(&self) -> u32 {
+        self.epoch
+    }
+
+    /// The members to whom secrets of contents are handed, by id.
+    pub fn readers(&self) -> impl Iterator<Item = &Member> {
+        self.members().filter(|member| member.reads())
     }
 
     /// A member that an admin ends: anyone but the founder.

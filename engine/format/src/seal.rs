@@ -21,6 +21,7 @@ use crate::limits::{MAX_CHUNK_LEN, MAX_SEALED_LEN, VERSION, check_version};
 use crate::tree::Node;
 use chacha20poly1305::aead::AeadInOut;
 use chacha20poly1305::{Nonce, Tag};
+use std::collections::BTreeMap;
 
 /// Bytes of a sealed chunk's header.
 pub const SEAL_HEADER_LEN: usize = 8;
@@ -150,33 +151,51 @@ fn padded(len: usize) -> usize {
     (len + mask) & !mask
 }
 
-/// Seals and opens the chunks of one epoch of one portal or archive.
+/// Seals chunks of one portal or archive in its newest epoch, and opens those
+/// of each whose secret it holds.
 #[derive(Clone)]
 pub struct Sealer {
-    secret: Option<ContentSecret>,
-    epoch: u32,
+    /// By epoch; none: suite 0.
+    secrets: BTreeMap<u32, ContentSecret>,
 }
 
 impl Sealer {
     /// Suite 0: chunks are hashed, not encrypted.
     pub fn plain() -> Self {
-        Self { secret: None, epoch: 0 }
+        Self { secrets: BTreeMap::new() }
     }
 
     /// Suite 1 under this epoch's secret.
     pub fn new(secret: ContentSecret, epoch: u32) -> Self {
-        Self { secret: Some(secret), epoch }
+        Self { secrets: BTreeMap::from([(epoch, secret)]) }
+    }
+
+    /// The same, with the secret of one more epoch.
+    #[must_use]
+    pub fn with(mut self, secret: ContentSecret, epoch: u32) -> Self {
+        self.secrets.insert(epoch, secret);
+        self
+    }
+
+    fn newest(&self) -> Option<(u32, &ContentSecret)> {
+        self.secrets.last_key_value().map(|(epoch, secret)| (*epoch, secret))
+    }
+
+    /// The epoch in which chunks are sealed.
+    pub fn epoch(&self) -> u32 {
+        self.newest().map_or(0, |(epoch, _)| epoch)
     }
 
     /// The suite in use.
     pub fn suite(&self) -> Suite {
-        if self.secret.is_some() { Suite::ChaCha20Poly1305 } else { Suite::Plain }
+        if self.secrets.is_empty() { Suite::Plain } else { Suite::ChaCha20Poly1305 }
     }
 
     /// Seals a packed chunk.
     pub fn seal(&self, packed: &PackedChunk) -> SealedChunk {
+        let secret = self.newest().map(|(_, secret)| secret);
         let used = BODY_PREFIX_LEN + packed.bytes.len();
-        let body_len = if self.secret.is_some() { padded(used) } else { used };
+        let body_len = if secret.is_some() { padded(used) } else { used };
         let header = SealHeader {
             suite: self.suite(),
             kind: packed.kind,
@@ -185,14 +204,14 @@ impl Sealer {
         };
         let mut bytes = Vec::with_capacity(header.sealed_len());
         bytes.extend_from_slice(&header.encode());
-        if self.secret.is_some() {
+        if secret.is_some() {
             bytes.extend_from_slice(&[0; SIV_LEN]);
         }
         let body_at = bytes.len();
         bytes.extend_from_slice(&packed.plain_len.to_le_bytes());
         bytes.extend_from_slice(&(packed.bytes.len() as u32).to_le_bytes());
         bytes.extend_from_slice(&packed.bytes);
-        if let Some(secret) = &self.secret {
+        if let Some(secret) = secret {
             let siv = secret.siv(&header.encode(), &bytes[body_at..]);
             bytes[SEAL_HEADER_LEN..body_at].copy_from_slice(&siv);
             bytes.resize(body_at + body_len, 0);
@@ -213,7 +232,7 @@ impl Sealer {
     /// The reference that the tree keeps of a chunk that was sealed here.
     pub fn reference(&self, sealed: &SealedChunk, hash: ContentHash, len: usize) -> ChunkRef {
         let len = u32::try_from(len).expect("a plain chunk is within its limit");
-        ChunkRef { id: sealed.id, hash, len, epoch: self.epoch }
+        ChunkRef { id: sealed.id, hash, len, epoch: self.epoch() }
     }
 
     /// Opens a data chunk and checks that it holds what `want` names.
@@ -254,7 +273,11 @@ impl Sealer {
         sealed: &SealedChunk,
     ) -> Result<Vec<u8>> {
         assert_eq!(want.id, sealed.id, "the chunk that was asked for");
-        let (found, bytes) = self.open_any(unpacker, sealed)?;
+        let (found, bytes) = match self.secrets.get(&want.epoch) {
+            None if self.suite() == Suite::Plain => self.open_with(None, unpacker, sealed)?,
+            None => return Err(FormatError::NotHanded { id: want.id, epoch: want.epoch }),
+            secret => self.open_with(secret, unpacker, sealed)?,
+        };
         if found == kind && bytes.len() == want.len as usize {
             Ok(bytes)
         } else {
@@ -268,12 +291,28 @@ impl Sealer {
         unpacker: &mut Unpacker,
         sealed: &SealedChunk,
     ) -> Result<(ChunkKind, Vec<u8>)> {
+        let mut opened = Err(FormatError::Unsealed { id: sealed.id });
+        for secret in self.secrets.values().rev() {
+            opened = self.open_with(Some(secret), unpacker, sealed);
+            if opened.is_ok() {
+                return opened;
+            }
+        }
+        if self.secrets.is_empty() { self.open_with(None, unpacker, sealed) } else { opened }
+    }
+
+    fn open_with(
+        &self,
+        secret: Option<&ContentSecret>,
+        unpacker: &mut Unpacker,
+        sealed: &SealedChunk,
+    ) -> Result<(ChunkKind, Vec<u8>)> {
         let header = SealHeader::decode(&sealed.bytes)?;
         let id = sealed.id;
         if header.sealed_len() != sealed.bytes.len() || header.suite != self.suite() {
             return Err(FormatError::Unsealed { id });
         }
-        let body = match &self.secret {
+        let body = match secret {
             None => unpack_body(unpacker, header, &sealed.bytes[SEAL_HEADER_LEN..])?,
             Some(secret) => {
                 let mut r = Reader::new(&sealed.bytes);
@@ -386,5 +425,32 @@ mod tests {
         ] {
             assert!(other.open_any(&mut Unpacker::new(), &sealed).is_err());
         }
+    }
+
+    #[test]
+    fn the_newest_epoch_seals_and_each_that_is_held_opens() {
+        let keys = NamingKeys::public();
+        let (root, later) = (Secret::new([1; 32]), Secret::new([2; 32]));
+        let old = Sealer::new(ContentSecret::derive(&root, 0), 0);
+        let both = old.clone().with(ContentSecret::derive(&later, 1), 1);
+        let chunk = PlainChunk::data(&keys, vec![5; 1000]);
+        let seal = |sealer: &Sealer| {
+            let sealed = sealer.seal(&Packer::new(Level::DEFAULT).pack(&chunk));
+            (sealer.reference(&sealed, chunk.hash(), 1000), sealed)
+        };
+        let mut unpacker = Unpacker::new();
+        for (sealer, epoch) in [(&old, 0), (&both, 1)] {
+            let (reference, sealed) = seal(sealer);
+            assert_eq!(reference.epoch, epoch);
+            assert_eq!(both.open(&keys, &mut unpacker, &reference, &sealed), Ok(chunk.clone()));
+            assert!(both.open_any(&mut unpacker, &sealed).is_ok());
+            // Under another epoch's number it is not what it says.
+            let wrong = ChunkRef { epoch: 1 - epoch, ..reference };
+            let refused = Err(FormatError::Unsealed { id: sealed.id });
+            assert_eq!(both.open(&keys, &mut unpacker, &wrong, &sealed), refused);
+        }
+        let (reference, sealed) = seal(&both);
+        let refused = Err(FormatError::NotHanded { id: sealed.id, epoch: 1 });
+        assert_eq!(old.open(&keys, &mut unpacker, &reference, &sealed), refused);
     }
 }

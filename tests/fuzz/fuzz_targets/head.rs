@@ -19,7 +19,7 @@ fuzz_target!(|input: &[u8]| {
     // Once more signed, as a lying member can: version, portal, device, rest.
     let Some((start, rest)) = input.split_first_chunk::<33>() else { return };
     let body = [start, KEY.device_id().as_bytes().as_slice(), rest].concat();
-    let digest = blake3::derive_key("warp v0 head signature", &body);
+    let digest = blake3::derive_key("warp v1 head signature", &body);
     let signed = [body.as_slice(), &RAW.sign(&digest).to_bytes()].concat();
     if let Ok(head) = Head::open(&signed) {
         assert!(head.sequence > 0 && head.seen.is_sorted());

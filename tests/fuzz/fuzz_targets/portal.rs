@@ -10,7 +10,7 @@ use warp_format::{PortalId, Secret};
 
 const KEY: [u8; 32] = [9; 32];
 const NONCE: [u8; 24] = [4; 24];
-const HEAD: &[u8] = b"\x93WARPptl\0\0\0\0";
+const HEAD: &[u8] = b"\x93WARPptl\x01\0\0\0";
 
 /// A record with this body, as only one who has the key can make it.
 fn sealed(body: &[u8]) -> Vec<u8> {
@@ -47,10 +47,12 @@ fuzz_target!(|input: &[u8]| {
         name: name.to_owned(),
         root: Secret::new(part(32)),
         local: Secret::new(part(64)),
+        quota: std::num::NonZeroU64::new(u64::from(*at) << 32),
     };
     let mut bytes = record.seal(&key, NONCE).expect("a name within its limit");
     let again = PortalRecord::open(&bytes, &key).expect("sealed under this key");
     assert_eq!((again.id, &again.name), (record.id, &record.name));
+    assert_eq!(again.quota, record.quota);
     assert_eq!(again.root.expose(), record.root.expose());
     assert_eq!(again.local.expose(), record.local.expose());
     assert!(PortalRecord::open(&bytes, &Secret::new([8; 32])).is_err());

@@ -7,12 +7,13 @@
 //! change its chain: two who do at once could not both be right.
 //! Tested by `engine/flow/tests/members.rs`.
 
+use super::epochs::Open;
 use super::{Portals, RECORD, STATE, check_name, lock, nearest};
+use crate::archive::TreeKeys;
 use crate::error::{FlowError, Result};
 use crate::follow::Follower;
 use crate::home::{make_private_dir, random_array, random_secret, sync_dir, write_private};
-use crate::live::PortalSecrets;
-use crate::members::{self, NotJoined, now_secs};
+use crate::members::{self, Membership, NotJoined, now_secs};
 use crate::portals::PortalEntry;
 use crate::space;
 use crate::swarm::Swarm;
@@ -28,12 +29,12 @@ use warp_format::wrap::{Handed, WrapKey};
 use warp_format::{DeviceId, Secret};
 
 impl Portals {
-    fn key(&self) -> SigningKey {
+    pub(super) fn key(&self) -> SigningKey {
         SigningKey::from_seed(&self.device)
     }
 
     /// Held while a chain is changed.
-    fn changing(&self) -> MutexGuard<'_, ()> {
+    pub(super) fn changing(&self) -> MutexGuard<'_, ()> {
         self.chains.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
@@ -72,8 +73,12 @@ impl Portals {
     }
 
     /// Changes the chain of a portal of this device, and makes that durable.
-    fn change<T>(&self, name: &str, how: impl FnOnce(&mut Chain) -> Result<T>) -> Result<T> {
-        let _one = self.changing();
+    pub(super) fn change<T>(
+        &self,
+        name: &str,
+        how: impl FnOnce(&mut Chain) -> Result<T>,
+    ) -> Result<T> {
+        let one = self.changing();
         let (_, directory) = self.record(name)?;
         let mut chain = members::read(&directory)?.ok_or(FlowError::NotShared)?;
         if chain.founder() != self.key().device_id() {
@@ -83,6 +88,8 @@ impl Portals {
         let done = how(&mut chain)?;
         if chain.len() > before {
             members::write(&directory, &chain)?;
+            drop(one);
+            self.tell_opened(&chain)?;
         }
         Ok(done)
     }
@@ -147,7 +154,11 @@ impl Portals {
                 chain.append(&self.key(), now, act)?;
             }
             let root = (capability > Capability::Custodian).then(|| record.root.clone());
-            let handed = Handed { access: record.root.for_access(), root };
+            let epochs = match root {
+                Some(_) => Membership::of(chain, &self.device)?.epochs,
+                None => Vec::new(),
+            };
+            let handed = Handed { access: record.root.for_access(), root, epochs };
             let handed = handed.wrap(&record.id, &wrap, &random_secret()?)?;
             let (name, invite) = (free_name(chain, device_name), *invite);
             let act = Act::Add { device, wrap_key: wrap, name, invite, handed };
@@ -210,12 +221,14 @@ impl Portals {
 
     /// Takes a longer chain that a peer told; `None` if it was not longer.
     pub fn update_members(&self, name: &str, records: &[u8]) -> Result<Option<Chain>> {
-        let _one = self.changing();
+        let one = self.changing();
         let (_, directory) = self.record(name)?;
         let known = members::read(&directory)?.ok_or(FlowError::NotShared)?;
         let longer = known.extended(records)?;
         if let Some(longer) = &longer {
             members::write(&directory, longer)?;
+            drop(one);
+            self.tell_opened(longer)?;
         }
         Ok(longer)
     }
@@ -234,12 +247,6 @@ impl Portals {
     /// A device is a member until then (seconds since 1970), or for good.
     pub fn expire_member(&self, name: &str, device: &DeviceId, at: Option<u64>) -> Result<()> {
         let act = Act::Expire { device: *device, at };
-        self.change(name, |chain| Ok(chain.append(&self.key(), now_secs(), act)?))
-    }
-
-    /// A device is a member no more.
-    pub fn remove_member(&self, name: &str, device: &DeviceId) -> Result<()> {
-        let act = Act::Remove { device: *device, last: 0 };
         self.change(name, |chain| Ok(chain.append(&self.key(), now_secs(), act)?))
     }
 
@@ -275,9 +282,13 @@ impl Portals {
         let (store, _) = Store::open_with(Arc::clone(&disk), pack_len)?;
         let store = Arc::new(store);
         let swarm = swarm(&store);
-        let secrets: PortalSecrets = self.secrets(&record);
-        let keys = secrets.read_keys();
-        Follower::start(disk, record.id, &record.local, keys, (store, swarm), Some(lock))
+        let keys: Arc<TreeKeys> = self.secrets(&record).read_keys().into();
+        let _one = self.changing();
+        keys.take(&self.membership(&directory)?.epochs);
+        let source = (store, swarm);
+        let follower = Follower::start(disk, record.id, &record.local, keys, source, Some(lock))?;
+        self.note_opened(record.id, Open::Joined(Arc::downgrade(&follower)));
+        Ok(follower)
     }
 }
 

@@ -4,8 +4,11 @@ use crate::bytes::{Put, Reader};
 use crate::error::{FormatError, Result};
 use crate::id::{DeviceId, PortalId};
 use crate::keys::{SigningKey, verify_signature};
-use crate::limits::{MAX_DEVICE_NAME_LEN, MAX_HANDED_LEN, MAX_RECORD_LEN, VERSION, check_version};
+use crate::limits::{
+    MAX_DEVICE_NAME_LEN, MAX_HANDED_LEN, MAX_READERS, MAX_RECORD_LEN, VERSION, check_version,
+};
 use crate::portal::MAX_PORTAL_NAME_LEN;
+use crate::wrap::WrappedEpoch;
 
 const AT: &str = "membership record";
 const CONTEXT: &str = "warp v1 membership record";
@@ -102,6 +105,13 @@ pub enum Act {
     },
     /// No invite so far can be redeemed any more.
     CloseInvites,
+    /// From here on chunks are sealed with another secret.
+    Rotate {
+        /// One more than that of the last rotation; 1 for the first.
+        epoch: u32,
+        /// That secret, wrapped to each member who reads, sorted by device.
+        wraps: Vec<(DeviceId, WrappedEpoch)>,
+    },
 }
 
 /// A record and what it stands on.
@@ -179,6 +189,15 @@ fn flag(r: &mut Reader<'_>) -> Result<bool> {
     }
 }
 
+/// Refuses a rotation for too many.
+fn check_readers(count: u64) -> Result<()> {
+    let limit = MAX_READERS as u64;
+    if count > limit {
+        return Err(FormatError::Limit { at: "members who read", value: count, limit });
+    }
+    Ok(())
+}
+
 impl Act {
     fn encode(&self, out: &mut Vec<u8>) -> Result<()> {
         match self {
@@ -222,6 +241,16 @@ impl Act {
                 }
             }
             Self::CloseInvites => out.push(5),
+            Self::Rotate { epoch, wraps } => {
+                check_readers(wraps.len() as u64)?;
+                out.push(6);
+                out.put_varint(u64::from(*epoch));
+                out.put_varint(wraps.len() as u64);
+                for (device, wrap) in wraps {
+                    out.extend_from_slice(&device.0);
+                    out.extend_from_slice(wrap);
+                }
+            }
         }
         Ok(())
     }
@@ -255,6 +284,12 @@ impl Act {
                 Self::Expire { device, at }
             }
             5 => Self::CloseInvites,
+            6 => {
+                let (epoch, count) = (r.varint_u32(AT)?, r.varint(AT)?);
+                check_readers(count)?;
+                let one = |_| Ok((DeviceId(r.array(AT)?), r.array(AT)?));
+                Self::Rotate { epoch, wraps: (0..count).map(one).collect::<Result<_>>()? }
+            }
             _ => return Err(FormatError::Invalid { at: AT }),
         })
     }

@@ -1,5 +1,7 @@
 use super::*;
 use crate::keys::Secret;
+use crate::limits::{MAX_READERS, MAX_RECORD_LEN};
+use crate::wrap::{Handed, WrapKey};
 
 fn key(n: u8) -> SigningKey {
     SigningKey::from_seed(&Secret::new([n; 32]))
@@ -141,4 +143,131 @@ fn a_chain_grows_by_what_follows_it_and_by_nothing_else() {
     let mut wrong = short.bytes_from(0).to_vec();
     wrong.extend_from_slice(long.bytes_from(2));
     assert!(Chain::open(&wrong).is_err());
+}
+
+/// A rotation, its secret of the byte `n`.
+fn rotation(chain: &Chain, n: u8) -> Act {
+    let mut count = 0;
+    let fresh = || -> Result<Secret> {
+        count += 1;
+        Ok(Secret::new([100 + count; 32]))
+    };
+    chain.rotation(&Secret::new([n; 32]), fresh).unwrap()
+}
+
+fn wrap_key(n: u8) -> WrapKey {
+    WrapKey::of_device(&Secret::new([n; 32]))
+}
+
+/// A founder (1), a reader (2) and a custodian (3), with wrap keys of theirs.
+fn with_wrap_keys() -> Chain {
+    let wrap = wrap_key(1).public();
+    let mut chain = Chain::found(&key(1), PortalId([9; 32]), "photos", "desk", wrap, 1000).unwrap();
+    for (n, capability) in [(2, Capability::Reader), (3, Capability::Custodian)] {
+        chain.append(&key(1), 1000, invite(100 + n, capability, false, 9)).unwrap();
+        join(&mut chain, n, vec![]);
+    }
+    chain
+}
+
+fn join(chain: &mut Chain, n: u8, epochs: Vec<(u32, Secret)>) {
+    let root = (n != 3).then(|| Secret::new([6; 32]));
+    let handed = Handed { access: Secret::new([5; 32]), root, epochs };
+    let wrap = wrap_key(n).public();
+    let fresh = Secret::new([200 + n; 32]);
+    let handed = handed.wrap(&chain.portal(), &wrap, &fresh).unwrap();
+    let (device, invite) = (key(n).device_id(), key(100 + n).device_id());
+    let act = Act::Add { device, wrap_key: wrap, name: format!("n{n}"), invite, handed };
+    chain.append(&key(1), 1000, act).unwrap();
+}
+
+fn secrets(chain: &Chain, n: u8) -> Vec<(u32, u8)> {
+    let secrets = chain.secrets_of(&key(n).device_id(), &wrap_key(n)).unwrap();
+    secrets.iter().map(|(epoch, secret)| (*epoch, secret.expose()[0])).collect()
+}
+
+#[test]
+fn a_rotation_hands_its_secret_to_who_reads_and_to_nobody_else() {
+    let mut chain = with_wrap_keys();
+    assert_eq!(chain.epoch(), 0);
+    let (reader, act) = (key(2).device_id(), rotation(&chain, 11));
+    chain.append(&key(1), 1001, act).unwrap();
+    assert_eq!(chain.epoch(), 1);
+    assert_eq!((secrets(&chain, 1), secrets(&chain, 2)), (vec![(1, 11)], vec![(1, 11)]));
+    assert_eq!(secrets(&chain, 3), vec![]);
+    chain.append(&key(1), 1002, Act::Remove { device: reader, last: 0 }).unwrap();
+    let act = rotation(&chain, 12);
+    chain.append(&key(1), 1003, act).unwrap();
+    assert_eq!(secrets(&chain, 1), vec![(1, 11), (2, 12)]);
+    assert_eq!(secrets(&chain, 2), vec![(1, 11)], "what it had stays");
+    // It comes again, and is handed all there is.
+    join(&mut chain, 2, vec![(1, Secret::new([11; 32])), (2, Secret::new([12; 32]))]);
+    let act = rotation(&chain, 13);
+    chain.append(&key(1), 1004, act).unwrap();
+    assert_eq!(secrets(&chain, 2), vec![(1, 11), (2, 12), (3, 13)]);
+    assert_eq!(secrets(&chain, 1), secrets(&chain, 2));
+    // Another's key opens none.
+    assert!(chain.secrets_of(&reader, &wrap_key(1)).is_err());
+    let bytes = chain.bytes_from(0).to_vec();
+    assert_eq!(Chain::open(&bytes), Ok(chain));
+    assert!(!bytes.windows(8).any(|w| [[11; 8], [12; 8], [13; 8]].iter().any(|s| w == s)));
+}
+
+#[test]
+fn a_rotation_is_an_admins_and_for_all_who_read_and_the_next() {
+    let chain = with_wrap_keys();
+    let act = rotation(&chain, 11);
+    let not_allowed = Err(FormatError::NotAllowed { at: AT });
+    for who in [2, 3, 7] {
+        assert_eq!(chain.clone().append(&key(who), 1001, act.clone()), not_allowed, "{who}");
+    }
+    let Act::Rotate { wraps, .. } = act.clone() else { panic!("a rotation") };
+    let invalid = Err(FormatError::Invalid { at: AT });
+    let refuse = |epoch, wraps: Vec<_>| {
+        let done = chain.clone().append(&key(1), 1001, Act::Rotate { epoch, wraps });
+        assert_eq!(done, invalid);
+    };
+    for epoch in [0, 2, 3] {
+        refuse(epoch, wraps.clone());
+    }
+    refuse(1, vec![]);
+    refuse(1, wraps[..1].to_vec());
+    refuse(1, wraps.iter().rev().copied().collect());
+    refuse(1, [wraps[0], wraps[0]].to_vec());
+    let custodian = (key(3).device_id(), wraps[0].1);
+    let mut more = [wraps.as_slice(), &[custodian]].concat();
+    more.sort_unstable();
+    refuse(1, more);
+    let mut next = chain.clone();
+    next.append(&key(1), 1001, act.clone()).unwrap();
+    assert_eq!(next.append(&key(1), 1002, act), invalid, "twice the same");
+}
+
+#[test]
+fn a_rotation_has_its_bounds_and_the_longest_fits() {
+    let wraps = |count: usize| {
+        let device = |n: usize| DeviceId(*blake3::hash(&n.to_le_bytes()).as_bytes());
+        (0..count).map(|n| (device(n), [1; 80])).collect::<Vec<_>>()
+    };
+    let record = |epoch, count| {
+        let act = Act::Rotate { epoch, wraps: wraps(count) };
+        let (signer, position, time) = (key(1).device_id(), MAX_RECORDS as u64, u64::MAX);
+        Record { position, before: [7; 32], signer, time, act }
+    };
+    let longest = record(u32::MAX, MAX_READERS).sign(&key(1)).unwrap();
+    assert!(longest.len() <= MAX_RECORD_LEN);
+    assert_eq!(Record::open_first(&longest).unwrap().0, record(u32::MAX, MAX_READERS));
+    let limit = MAX_READERS as u64;
+    let refused = FormatError::Limit { at: "members who read", value: limit + 1, limit };
+    assert_eq!(record(1, MAX_READERS + 1).sign(&key(1)), Err(refused));
+    // A usual portal can rotate as often as may be.
+    let mut chain = with_wrap_keys();
+    for n in 1..=MAX_EPOCHS {
+        let act = rotation(&chain, n as u8);
+        chain.append(&key(1), 1001, act).unwrap();
+    }
+    let limit = MAX_EPOCHS as u64;
+    let refused = Err(FormatError::Limit { at: "removals of members", value: limit + 1, limit });
+    let act = rotation(&chain, 1);
+    assert_eq!(chain.append(&key(1), 1001, act), refused);
 }

@@ -1,0 +1,97 @@
+//! Who is removed from a portal, and what is sealed from then on.
+//!
+//! Neighbours: `members` keeps the chain; `live` and `follow` take its secrets.
+//! Promises: a member is removed and the next epoch begins, both or neither,
+//! whatever comes between; when that returns, nothing that is published on this
+//! device is sealed with a secret that the removed one has; what is open hears
+//! of every longer chain. Never: hands a secret to one whose time is over.
+//! Tested by `engine/flow/tests/epochs.rs`.
+
+use super::Portals;
+use crate::error::Result;
+use crate::follow::Follower;
+use crate::home::random_secret;
+use crate::members::{self, Membership, now_secs};
+use crate::portal::Portal;
+use std::path::Path;
+use std::sync::{PoisonError, Weak};
+use warp_format::members::{Act, Chain};
+use warp_format::{DeviceId, PortalId};
+
+/// A portal that was opened, for as long as it is.
+pub(super) enum Open {
+    /// This device writes it.
+    Own(Weak<Portal>),
+    /// Another does.
+    Joined(Weak<Follower>),
+}
+
+impl Open {
+    fn is_gone(&self) -> bool {
+        match self {
+            Self::Own(portal) => portal.strong_count() == 0,
+            Self::Joined(follower) => follower.strong_count() == 0,
+        }
+    }
+}
+
+impl Portals {
+    /// What the chain in a portal's directory says to this device.
+    pub(super) fn membership(&self, directory: &Path) -> Result<Membership> {
+        match members::read(directory)? {
+            Some(chain) => Membership::of(&chain, &self.device),
+            None => Ok(Membership::default()),
+        }
+    }
+
+    /// From now on it is told of its chain.
+    pub(super) fn note_opened(&self, portal: PortalId, open: Open) {
+        let mut opened = self.opened.lock().unwrap_or_else(PoisonError::into_inner);
+        opened.retain(|(_, open)| !open.is_gone());
+        opened.push((portal, open));
+    }
+
+    /// Tells what is open of a chain that is on the disk. One that comes too
+    /// late, behind a longer one, changes nothing.
+    pub(super) fn tell_opened(&self, chain: &Chain) -> Result<()> {
+        let membership = Membership::of(chain, &self.device)?;
+        let mut own = Vec::new();
+        let mut joined = Vec::new();
+        {
+            let opened = self.opened.lock().unwrap_or_else(PoisonError::into_inner);
+            for (_, open) in opened.iter().filter(|(id, _)| *id == chain.portal()) {
+                match open {
+                    Open::Own(portal) => own.extend(portal.upgrade()),
+                    Open::Joined(follower) => joined.extend(follower.upgrade()),
+                }
+            }
+        }
+        own.iter().for_each(|portal| portal.take_membership(&membership));
+        joined.iter().for_each(|follower| follower.take_membership(&membership));
+        Ok(())
+    }
+
+    /// A device is a member no more, and what is written from now on is sealed
+    /// with a secret that it is not handed. A publish that is under way is
+    /// waited for.
+    pub fn remove_member(&self, name: &str, device: &DeviceId) -> Result<()> {
+        self.change(name, |chain| {
+            let (key, now) = (self.key(), now_secs());
+            let reads = chain.member(device).is_some_and(|member| member.reads());
+            chain.append(&key, now, Act::Remove { device: *device, last: 0 })?;
+            if !reads {
+                // It never had a secret that opens anything.
+                return Ok(());
+            }
+            // Nor may those be handed the next one whose time is over.
+            let over = |device: &DeviceId| !chain.admits(device, now);
+            let expired: Vec<_> =
+                chain.readers().map(|member| member.device).filter(over).collect();
+            for device in expired {
+                chain.append(&key, now, Act::Remove { device, last: 0 })?;
+            }
+            let rotation = chain.rotation(&random_secret()?, random_secret)?;
+            Ok(chain.append(&key, now, rotation)?)
+        })
+    }
+}
