@@ -22,7 +22,7 @@ fn main() {
     }
     row("the same work if it waited for a tick of 50 ms", "25 ms mean, 50 ms worst", "–");
     row(
-        "failover: 1,000 chunks of a closed connection asked elsewhere",
+        "failover: a closed connection's chunks given to others, 20,000 wanted",
         &micros(failover()),
         "< 50 ms",
     );
