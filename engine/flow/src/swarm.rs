@@ -81,8 +81,10 @@ enum Ask {
         until: Instant,
         waiter: SyncSender<Outcome>,
     },
+    /// `reader`: somebody reads towards them.
     Expect {
         soon: Vec<(ChunkId, u32)>,
+        reader: bool,
     },
     Joined(Arc<dyn Peer>),
     Left(DeviceId),
