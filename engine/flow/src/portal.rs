@@ -37,7 +37,7 @@ use std::sync::{Arc, Condvar, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 use warp_cache::store::Store;
-use warp_format::FileId;
+use warp_format::{ChunkId, FileId, SealedChunk};
 
 /// What nobody waits for is durable after this.
 const COMMIT_EVERY: Duration = Duration::from_millis(800);
@@ -452,6 +452,11 @@ impl Portal {
     /// The membership chain is so long now, and handed these secrets.
     pub(crate) fn take_membership(&self, now: &Membership) {
         self.names.live.take_membership(now);
+    }
+
+    /// A chunk, if it is here.
+    pub fn chunk(&self, id: &ChunkId) -> Option<SealedChunk> {
+        self.names.live.store.get(id).ok()
     }
 
     /// The chunks on this disk.

@@ -5,6 +5,7 @@
 //! Never: waits for the network. Tested by `tests/tests/peers.rs`.
 
 use super::{Core, Link};
+use crate::error::FlowError;
 use crate::members::{NotJoined, now_secs};
 use crate::swarm::Peer as _;
 use std::sync::Arc;
@@ -82,7 +83,11 @@ impl Service for Core {
                     self.take_chain(&shared, Arc::new(chain));
                     return Ok(Welcome { members });
                 }
-                Err(NotJoined::NotGood(NotGood::Unknown)) => {}
+                // Another portal may know it.
+                Err(
+                    NotJoined::NotGood(NotGood::Unknown)
+                    | NotJoined::Failed(FlowError::NotFounder { .. }),
+                ) => {}
                 Err(why) => {
                     tracing::warn!(portal = %shared.id, peer = %ask.device, "a ticket is refused: {why}");
                     return Err((&why).into());

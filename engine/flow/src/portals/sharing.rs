@@ -23,7 +23,7 @@ use std::sync::{Arc, MutexGuard, PoisonError};
 use warp_cache::disk::{Disk, HostDisk};
 use warp_cache::store::Store;
 use warp_format::keys::SigningKey;
-use warp_format::members::{Act, Capability, Chain};
+use warp_format::members::{Act, Capability, Chain, NotGood};
 use warp_format::portal::{MAX_PORTAL_NAME_LEN, PortalRecord};
 use warp_format::wrap::{Handed, WrapKey};
 use warp_format::{DeviceId, Secret};
@@ -136,12 +136,12 @@ impl Portals {
         let (record, now) = (self.record(name)?.0, now_secs());
         let mut not_good = None;
         let done = self.change(name, |chain| {
-            if chain.admits(&device, now)
-                && chain.member(&device).is_some_and(|m| m.wrap_key == wrap)
-            {
-                return Ok(Some(chain.clone()));
-            }
             let capability = match chain.good_invite(invite, now) {
+                Err(why @ NotGood::Unknown) => {
+                    not_good = Some(why);
+                    return Ok(None);
+                }
+                _ if is_here(chain, &device, &wrap, now) => return Ok(Some(chain.clone())),
                 Ok(invite) => invite.capability,
                 Err(why) => {
                     not_good = Some(why);
@@ -168,7 +168,7 @@ impl Portals {
         match (done, not_good) {
             (Some(chain), _) => Ok(chain),
             (None, Some(why)) => Err(why.into()),
-            (None, None) => Err(warp_format::members::NotGood::Unknown.into()),
+            (None, None) => Err(NotGood::Unknown.into()),
         }
     }
 
@@ -290,6 +290,11 @@ impl Portals {
         self.note_opened(record.id, Open::Joined(Arc::downgrade(&follower)));
         Ok(follower)
     }
+}
+
+/// True if a device is a member already, and has what it was handed.
+fn is_here(chain: &Chain, device: &DeviceId, wrap: &[u8; 32], now: u64) -> bool {
+    chain.admits(device, now) && chain.member(device).is_some_and(|own| own.wrap_key == *wrap)
 }
 
 /// The name, or with a number behind it if it is taken.

@@ -1,0 +1,288 @@
+//! A joined portal: what it shows when heads come, and when no peer is there.
+
+use std::path::Path;
+use std::sync::{Arc, Mutex};
+use std::time::{Duration, Instant};
+use tempfile::TempDir;
+use tokio::runtime::Runtime;
+use tokio::sync::mpsc::UnboundedSender;
+use warp_flow::follow::{FollowVolume, Follower};
+use warp_flow::home::{Home, random_secret};
+use warp_flow::members::now_secs;
+use warp_flow::opened::Opened;
+use warp_flow::portal::{Portal, PortalVolume};
+use warp_flow::portals::Portals;
+use warp_flow::swarm::{Asked, Peer, Swarm};
+use warp_flow::volume::{NewInode, SetAttr, Volume, XattrMode};
+use warp_flow::{FlowError, Refusal};
+use warp_format::keys::SigningKey;
+use warp_format::members::Capability;
+use warp_format::record::Body;
+use warp_format::{ChunkId, DeviceId, Keyring};
+use warp_net::{Event, Received};
+
+const ROOT: u64 = 1;
+
+/// The writer as a peer in this process; it can be gone.
+struct Direct {
+    device: DeviceId,
+    portal: Arc<Portal>,
+}
+
+impl Peer for Direct {
+    fn device(&self) -> DeviceId {
+        self.device
+    }
+
+    fn rtt(&self) -> Duration {
+        Duration::from_millis(1)
+    }
+
+    fn may_have(&self, _: &ChunkId) -> bool {
+        true
+    }
+
+    fn request(&self, number: u64, ids: Vec<ChunkId>, events: UnboundedSender<Event>) -> Asked {
+        for id in ids {
+            let event = match self.portal.chunk(&id) {
+                Some(chunk) => {
+                    let bytes = Received::new(chunk.bytes().to_vec());
+                    Event::Chunk { number, id, bytes }
+                }
+                None => Event::NotFound { number, id },
+            };
+            let _ = events.send(event);
+        }
+        let _ = events.send(Event::Done { number });
+        Box::new(())
+    }
+}
+
+/// A device that writes a portal, and one that has joined it.
+struct Scene {
+    _dirs: [TempDir; 2],
+    runtime: Runtime,
+    writer: Arc<Portal>,
+    device: DeviceId,
+    volume: PortalVolume,
+    reader: Portals,
+    swarm: Arc<Mutex<Option<Arc<Swarm>>>>,
+}
+
+fn keyring() -> Keyring {
+    Keyring::new(random_secret().unwrap(), random_secret().unwrap()).unwrap()
+}
+
+impl Scene {
+    fn new() -> Self {
+        let dirs = [tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap()];
+        let (ours, theirs) = (keyring(), keyring());
+        let writes = Portals::new(&Home::at(dirs[0].path().into()), &ours).unwrap();
+        let reader = Portals::new(&Home::at(dirs[1].path().into()), &theirs).unwrap();
+        writes.create("p", (0, 0), None).unwrap();
+        let seed = writes.invite("p", "a", Capability::Reader, now_secs() + 60, 1).unwrap();
+        let who = (theirs.device_key().device_id(), reader.wrap_key());
+        let key = SigningKey::from_seed(&seed).device_id();
+        let chain = writes.redeem("p", &key, who, "b").unwrap();
+        reader.join(chain.bytes_from(0), None).unwrap();
+        let writer = writes.open("p").unwrap();
+        let volume = writer.volume(Path::new("/")).unwrap();
+        let device = ours.device_key().device_id();
+        let mut runtime = tokio::runtime::Builder::new_multi_thread();
+        let runtime = runtime.worker_threads(1).enable_all().build().unwrap();
+        let swarm = Arc::default();
+        Self { _dirs: dirs, runtime, writer, device, volume, reader, swarm }
+    }
+
+    /// Opens the joined portal.
+    fn follow(&self) -> Arc<Follower> {
+        let opened = self.reader.open_joined("p", |store| {
+            let swarm = Swarm::start(Arc::clone(store), self.runtime.handle());
+            *self.swarm.lock().unwrap() = Some(Arc::clone(&swarm));
+            swarm
+        });
+        opened.unwrap()
+    }
+
+    fn swarm(&self) -> Arc<Swarm> {
+        Arc::clone(self.swarm.lock().unwrap().as_ref().unwrap())
+    }
+
+    /// The writer is there for the reader, or is not.
+    fn connect(&self) {
+        let portal = Arc::clone(&self.writer);
+        self.swarm().joined(Arc::new(Direct { device: self.device, portal }));
+    }
+
+    fn part(&self) {
+        self.swarm().left(self.device);
+    }
+
+    fn write(&self, name: &str, bytes: &[u8]) {
+        let found = self.volume.lookup(ROOT, name.as_bytes()).unwrap();
+        let ino = found.map_or_else(
+            || {
+                let body = Body::Extents(0);
+                let new = NewInode { permissions: 0o644, umask: 0, uid: 0, gid: 0, body };
+                self.volume.make(ROOT, name.as_bytes(), new).unwrap().ino
+            },
+            |found| found.ino,
+        );
+        let size = SetAttr { size: Some(0), ..SetAttr::default() };
+        self.volume.set_attr(ino, &size).unwrap();
+        self.volume.write(ino, 0, bytes.to_vec(), false).unwrap();
+    }
+
+    /// Publishes; gives the head.
+    fn publish(&self) -> Vec<u8> {
+        self.writer.publish().unwrap();
+        self.writer.head().unwrap().unwrap()
+    }
+}
+
+#[track_caller]
+fn soon(what: &str, is_so: impl Fn() -> bool) {
+    let until = Instant::now() + Duration::from_secs(10);
+    while !is_so() {
+        assert!(Instant::now() < until, "not in time: {what}");
+        std::thread::sleep(Duration::from_millis(5));
+    }
+}
+
+fn read(volume: &FollowVolume, name: &str) -> Result<Vec<u8>, FlowError> {
+    let found = volume.lookup(ROOT, name.as_bytes())?.ok_or(Refusal::Missing)?;
+    volume.read(found.ino, 0, usize::try_from(found.inode.size).unwrap())
+}
+
+#[test]
+fn what_is_published_is_shown_and_an_older_head_never_again() {
+    let scene = Scene::new();
+    scene.write("f", &[1; 100_000]);
+    let first = scene.publish();
+    let follower = scene.follow();
+    assert!(!follower.wait_for_head(Duration::ZERO), "it has heard of none");
+    scene.connect();
+    assert!(follower.take_head(&first).unwrap());
+    assert!(follower.wait_for_head(Duration::from_secs(5)));
+    let volume = follower.volume(Path::new("/")).unwrap();
+    assert_eq!(read(&volume, "f").unwrap(), [1; 100_000]);
+    scene.write("f", &[2; 150_000]);
+    scene.write("g", b"new");
+    let second = scene.publish();
+    assert!(follower.take_head(&second).unwrap());
+    soon("the second head", || follower.status().sequence == 3);
+    assert_eq!(read(&volume, "f").unwrap(), [2; 150_000]);
+    assert_eq!(read(&volume, "g").unwrap(), b"new");
+    assert!(!follower.take_head(&first).unwrap(), "it is older");
+    assert!(!follower.take_head(&second).unwrap(), "it is known");
+    assert_eq!(follower.heads(), [second]);
+    // Another portal's head, and a damaged one.
+    let other = Scene::new();
+    other.write("f", b"x");
+    assert!(follower.take_head(&other.publish()).is_err());
+    let mut bad = first;
+    bad[40] ^= 1;
+    assert!(follower.take_head(&bad).is_err());
+    assert!(volume.lookup(ROOT, b"h").unwrap().is_none());
+    follower.close().unwrap();
+}
+
+#[test]
+fn a_head_is_shown_when_what_it_changes_can_be_had() {
+    let scene = Scene::new();
+    scene.write("f", b"one");
+    let first = scene.publish();
+    let follower = scene.follow();
+    scene.connect();
+    follower.take_head(&first).unwrap();
+    assert!(follower.wait_for_head(Duration::from_secs(5)));
+    let volume = follower.volume(Path::new("/")).unwrap();
+    let told = Arc::new(Mutex::new(Vec::new()));
+    let noted = Arc::clone(&told);
+    volume.watch(Box::new(move |ino| noted.lock().unwrap().push(ino)));
+    let (f, same) = (volume.lookup(ROOT, b"f").unwrap().unwrap().ino, ROOT);
+    assert_eq!(read(&volume, "f").unwrap(), b"one");
+    scene.swarm().set_offline(true);
+    scene.part();
+    scene.write("f", b"two");
+    let second = scene.publish();
+    assert!(follower.take_head(&second).unwrap());
+    std::thread::sleep(Duration::from_millis(300));
+    // The old one goes on being shown, whole.
+    assert_eq!((follower.status().sequence, follower.status().newest), (2, 3));
+    assert_eq!(read(&volume, "f").unwrap(), b"one");
+    assert!(told.lock().unwrap().is_empty());
+    scene.swarm().set_offline(false);
+    scene.connect();
+    soon("the second head", || follower.status().sequence == 3);
+    assert_eq!(read(&volume, "f").unwrap(), b"two");
+    soon("the kernel is told", || !told.lock().unwrap().is_empty());
+    assert_eq!(*told.lock().unwrap(), [f], "the root ({same}) has not changed");
+    follower.close().unwrap();
+}
+
+#[test]
+fn after_a_restart_what_was_known_is_there_without_any_peer() {
+    let scene = Scene::new();
+    scene.write("f", &[7; 70_000]);
+    scene.write("g", &[8; 70_000]);
+    let head = scene.publish();
+    let follower = scene.follow();
+    scene.connect();
+    follower.take_head(&head).unwrap();
+    assert!(follower.wait_for_head(Duration::from_secs(5)));
+    let volume = follower.volume(Path::new("/")).unwrap();
+    assert_eq!(read(&volume, "f").unwrap(), [7; 70_000]);
+    drop(volume);
+    follower.close().unwrap();
+    drop(follower);
+    let follower = scene.follow();
+    assert!(follower.wait_for_head(Duration::ZERO));
+    scene.swarm().set_offline(true);
+    let volume = follower.volume(Path::new("/")).unwrap();
+    assert_eq!(read(&volume, "f").unwrap(), [7; 70_000]);
+    let failed = read(&volume, "g").err().unwrap();
+    assert!(matches!(failed, FlowError::Unreachable { .. }), "{failed}");
+    follower.close().unwrap();
+}
+
+#[test]
+fn it_answers_what_a_volume_is_asked_and_changes_nothing() {
+    let scene = Scene::new();
+    scene.write("f", &[1; 5000]);
+    let link = NewInode {
+        permissions: 0o777,
+        umask: 0,
+        uid: 0,
+        gid: 0,
+        body: Body::Symlink(b"f".to_vec()),
+    };
+    scene.volume.make(ROOT, b"l", link).unwrap();
+    let head = scene.publish();
+    let follower = scene.follow();
+    scene.connect();
+    follower.take_head(&head).unwrap();
+    assert!(follower.wait_for_head(Duration::from_secs(5)));
+    assert!(Opened::Joined(Arc::clone(&follower)).own().is_err());
+    let volume = follower.volume(Path::new("/")).unwrap();
+    let mut names: Vec<_> =
+        volume.entries(ROOT, None, 10, true).unwrap().into_iter().map(|e| e.name).collect();
+    names.sort_unstable();
+    assert_eq!(names, [b"f", b"l"]);
+    let f = volume.lookup(ROOT, b"f").unwrap().unwrap();
+    assert_eq!(volume.attr(f.ino).unwrap().unwrap().inode, f.inode);
+    assert_eq!(volume.seek(f.ino, 0, true).unwrap(), Some(5000));
+    assert_eq!(volume.xattr(f.ino, b"user.warp.chunks").unwrap(), Some(b"1".to_vec()));
+    assert!(volume.xattrs(f.ino).unwrap().is_empty());
+    let l = volume.lookup(ROOT, b"l").unwrap().unwrap();
+    assert!(matches!(&l.inode.body, Body::Symlink(target) if target == b"f"));
+    assert!(volume.read(ROOT, 0, 1).is_err() && volume.attr(12345).is_err());
+    let refused = |result: Result<(), FlowError>| {
+        assert!(matches!(result, Err(FlowError::Refused(Refusal::ReadOnly))));
+    };
+    refused(volume.write(f.ino, 0, vec![1], false));
+    refused(volume.unlink(ROOT, b"f", false));
+    refused(volume.set_attr(f.ino, &SetAttr::default()).map(drop));
+    refused(volume.set_xattr(f.ino, b"user.a", b"b", XattrMode::Set));
+    follower.close().unwrap();
+}
