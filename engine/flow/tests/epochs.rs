@@ -90,12 +90,12 @@ impl Device {
     }
 
     /// Becomes a member, as `daemon` and `net` have it.
-    fn join(&self, founder: &Device, capability: Capability) {
+    fn join(&self, founder: &Self, capability: Capability) {
         let (chain, _) = founder.invited(self, capability);
         self.portals.join(chain.bytes_from(0), None).unwrap();
     }
 
-    fn invited(&self, who: &Device, capability: Capability) -> (Chain, Secret) {
+    fn invited(&self, who: &Self, capability: Capability) -> (Chain, Secret) {
         let expires = now_secs() + 1000;
         let seed = self.portals.invite("p", "desk", capability, expires, 1).unwrap();
         let invite = SigningKey::from_seed(&seed).device_id();
@@ -109,7 +109,7 @@ impl Device {
     }
 
     /// All that a peer would tell and give, but for the records.
-    fn hear(&self, follower: &Follower, founder: &Device, head: &[u8]) {
+    fn hear(&self, follower: &Follower, founder: &Self, head: &[u8]) {
         let mut contents = Contents::new(founder.disk());
         for (name, _) in contents.packs().unwrap() {
             for (id, _) in contents.examine(name, true).unwrap().entries {
@@ -125,7 +125,7 @@ impl Device {
     }
 
     /// Hears of the whole chain.
-    fn learn(&self, founder: &Device) {
+    fn learn(&self, founder: &Self) {
         self.portals.update_members("p", founder.chain().bytes_from(0)).unwrap();
     }
 }
