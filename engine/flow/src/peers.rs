@@ -2,7 +2,7 @@
 //! are told, and what they are given.
 //!
 //! Neighbours: the daemon above, which adds and removes open portals; `net`,
-//! which asks as its [`Service`]; `portals` keeps who is a member; `portal`,
+//! which asks as its [`Service`](warp_net::Service); `portals` keeps who is a member; `portal`,
 //! `follow` and `swarm` below. Promises: nobody is told or given anything of a
 //! portal who is not a member of it now; a head is believed only from who may
 //! publish; the network is used only while a portal is shared. Never: says a

@@ -16,6 +16,7 @@ use crate::live::{Frozen, Live, PortalSecrets};
 use crate::overlay::Layer;
 use crate::reader::TreeReader;
 use crate::source::ChunkSource;
+use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use warp_cache::CacheError;
@@ -80,6 +81,14 @@ pub(crate) fn newest_head(disk: &dyn Disk, secrets: &PortalSecrets) -> Result<Op
         }
     }
     Ok(None)
+}
+
+/// True if a state in this directory has published anything.
+pub(crate) fn has_heads(state: &Path) -> bool {
+    let names = std::fs::read_dir(state).into_iter().flatten().flatten();
+    names
+        .into_iter()
+        .any(|entry| entry.file_name().to_str().is_some_and(|n| head_number(n).is_some()))
 }
 
 /// A head on this disk as it was signed; `None` if it is not there any more.

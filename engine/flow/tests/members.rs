@@ -1,13 +1,16 @@
 //! Who belongs to a portal, on two devices and without a network.
 
 use std::fs;
+use std::path::Path;
 use tempfile::TempDir;
 use warp_flow::home::{Home, random_secret};
 use warp_flow::members::{NotJoined, now_secs};
 use warp_flow::portals::Portals;
+use warp_flow::volume::{NewInode, Volume};
 use warp_flow::{FlowError, Kind};
 use warp_format::keys::SigningKey;
 use warp_format::members::{Capability, Chain, NotGood};
+use warp_format::record::Body;
 use warp_format::{DeviceId, FormatError, Keyring, Secret};
 
 /// A device: its directory, its keys, and its portals.
@@ -192,4 +195,34 @@ fn a_damaged_chain_names_its_file_and_hides_no_portal() {
     assert!(damaged.to_string().contains("members"), "{damaged}");
     assert_eq!(founder.portals.list().unwrap().len(), 2);
     assert!(founder.portals.open("q").is_ok());
+}
+
+#[test]
+fn who_has_recovered_a_key_still_writes_what_was_written_here() {
+    let (founder, other) = two();
+    other.redeems(&founder, &founder.invite(1)).unwrap();
+    founder.portals.remove_member("p", &other.id()).unwrap();
+    // Sealed in an epoch whose secret only devices were handed.
+    {
+        let portal = founder.portals.open("p").unwrap();
+        let volume = portal.volume(Path::new("/")).unwrap();
+        let (uid, gid, umask, body) = (0, 0, 0, Body::Extents(0));
+        let new = NewInode { permissions: 0o644, umask, uid, gid, body };
+        let ino = volume.make(1, b"f", new).unwrap().ino;
+        volume.write(ino, 0, vec![7; 100_000], false).unwrap();
+        portal.close().unwrap();
+    }
+    let entropy = founder.keyring.phrase().unwrap().entropy().unwrap();
+    let recovered = Keyring::new(entropy, random_secret().unwrap()).unwrap();
+    assert_ne!(recovered.device_key().device_id(), founder.id());
+    let portals = Portals::new(&Home::at(founder.dir.path().into()), &recovered).unwrap();
+    assert!(!portals.is_joined("p").unwrap());
+    let portal = portals.open("p").unwrap();
+    let volume = portal.volume(Path::new("/")).unwrap();
+    let ino = volume.lookup(1, b"f").unwrap().unwrap().ino;
+    assert_eq!(volume.read(ino, 0, 100_000).unwrap(), [7; 100_000]);
+    drop(volume);
+    portal.close().unwrap();
+    // Who is a member, the lost key alone could say.
+    assert!(portals.expire_invites("p").is_err());
 }

@@ -9,7 +9,7 @@
 
 use crate::bytes::Reader;
 use crate::error::{FormatError, Result};
-use crate::id::{ContentHash, DeviceId, NameHash};
+use crate::id::{ContentHash, DeviceId, NameHash, PortalId};
 use crate::limits::{MAX_ARGON_LANES, MAX_ARGON_MEMORY_KIB, MAX_ARGON_PASSES};
 use chacha20poly1305::aead::{AeadInOut, KeyInit};
 use chacha20poly1305::{ChaCha20Poly1305, Key as AeadKey, Nonce, Tag};
@@ -49,6 +49,15 @@ impl Secret {
     #[must_use]
     pub fn for_access(&self) -> Self {
         Self(self.derive("warp v1 portal access"))
+    }
+
+    /// From an owner's keyring key: the secret of an epoch that begins behind
+    /// the record with this hash.
+    #[must_use]
+    pub(crate) fn for_epoch(&self, portal: &PortalId, epoch: u32, before: &[u8; 32]) -> Self {
+        let mut hasher = blake3::Hasher::new_derive_key("warp v1 epoch secret");
+        hasher.update(&self.0).update(&portal.0).update(&epoch.to_le_bytes()).update(before);
+        Self(*hasher.finalize().as_bytes())
     }
 
     /// From a device's seed: the X25519 key to which it is handed secrets.

@@ -95,6 +95,8 @@ pub struct Chain {
     members: BTreeMap<DeviceId, Member>,
     invites: BTreeMap<DeviceId, Invite>,
     epoch: u32,
+    /// Hash of the record before each rotation.
+    rotations: Vec<[u8; 32]>,
     bytes: Vec<u8>,
     /// Where each record ends in `bytes`.
     ends: Vec<usize>,
@@ -145,6 +147,7 @@ impl Chain {
             members: BTreeMap::from([(first.signer, founder)]),
             invites: BTreeMap::new(),
             epoch: 0,
+            rotations: Vec::new(),
             bytes: Vec::new(),
             ends: Vec::new(),
             last: [0; 32],
@@ -236,7 +239,7 @@ impl Chain {
                 if !is_admin {
                     return Err(refused);
                 }
-                self.rotated(*epoch, wraps)
+                self.rotated(*epoch, wraps, &record.before)
             }
         }
     }
@@ -273,7 +276,12 @@ impl Chain {
 
     /// The next epoch begins; everybody who reads is handed its secret, and
     /// nobody else.
-    fn rotated(&mut self, epoch: u32, wraps: &[(DeviceId, WrappedEpoch)]) -> Result<()> {
+    fn rotated(
+        &mut self,
+        epoch: u32,
+        wraps: &[(DeviceId, WrappedEpoch)],
+        before: &[u8; 32],
+    ) -> Result<()> {
         let limit = MAX_EPOCHS as u64;
         if u64::from(epoch) > limit {
             return Err(FormatError::Limit {
@@ -287,6 +295,7 @@ impl Chain {
             return Err(FormatError::Invalid { at: AT });
         }
         self.epoch = epoch;
+        self.rotations.push(*before);
         for (device, wrap) in wraps {
             if let Some(member) = self.members.get_mut(device) {
                 member.epochs.push((epoch, *wrap));
@@ -323,6 +332,19 @@ impl Chain {
             secrets.push((*epoch, unwrap_epoch(wrap, *epoch, &self.portal, key)?));
         }
         Ok(secrets)
+    }
+
+    /// The secret of the next epoch, as this owner makes it: from their own
+    /// secret and from all that the chain says so far, so that it comes back
+    /// with the recovery phrase, and is never handed to two sets of members.
+    pub fn next_secret(&self, owner: &Secret) -> Secret {
+        owner.for_epoch(&self.portal, self.epoch + 1, &self.last)
+    }
+
+    /// The secrets of all epochs after 0, if this owner made them.
+    pub fn secrets_made_by(&self, owner: &Secret) -> Vec<(u32, Secret)> {
+        let made = |(epoch, before)| (epoch, owner.for_epoch(&self.portal, epoch, before));
+        (1..).zip(&self.rotations).map(made).collect()
     }
 
     /// Number of the newest epoch; 0 before the first rotation.

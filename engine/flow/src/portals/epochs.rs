@@ -7,12 +7,13 @@
 //! of every longer chain. Never: hands a secret to one whose time is over.
 //! Tested by `engine/flow/tests/epochs.rs`.
 
-use super::Portals;
+use super::{Portals, STATE};
 use crate::error::Result;
 use crate::follow::Follower;
 use crate::home::random_secret;
 use crate::members::{self, Membership, now_secs};
 use crate::portal::Portal;
+use crate::publish;
 use std::path::Path;
 use std::sync::{PoisonError, Weak};
 use warp_format::members::{Act, Chain};
@@ -38,10 +39,14 @@ impl Open {
 impl Portals {
     /// What the chain in a portal's directory says to this device.
     pub(super) fn membership(&self, directory: &Path) -> Result<Membership> {
-        match members::read(directory)? {
-            Some(chain) => Membership::of(&chain, &self.device),
-            None => Ok(Membership::default()),
+        let Some(chain) = members::read(directory)? else { return Ok(Membership::default()) };
+        let mut membership = Membership::of(&chain, &self.device)?;
+        // A device whose key was recovered was handed nothing; its owner made
+        // the secrets of what was written here.
+        if membership.epoch() < chain.epoch() && publish::has_heads(&directory.join(STATE)) {
+            membership.epochs = chain.secrets_made_by(&self.key);
         }
+        Ok(membership)
     }
 
     /// From now on it is told of its chain.
@@ -90,7 +95,7 @@ impl Portals {
             for device in expired {
                 chain.append(&key, now, Act::Remove { device, last: 0 })?;
             }
-            let rotation = chain.rotation(&random_secret()?, random_secret)?;
+            let rotation = chain.rotation(&chain.next_secret(&self.key), random_secret)?;
             Ok(chain.append(&key, now, rotation)?)
         })
     }

@@ -15,6 +15,7 @@ use crate::follow::Follower;
 use crate::home::{make_private_dir, random_array, random_secret, sync_dir, write_private};
 use crate::members::{self, Membership, NotJoined, now_secs};
 use crate::portals::PortalEntry;
+use crate::publish;
 use crate::space;
 use crate::swarm::Swarm;
 use std::fs;
@@ -63,8 +64,10 @@ impl Portals {
     }
 
     pub(super) fn is_anothers(&self, directory: &Path) -> Result<bool> {
-        let founder = members::read(directory)?.map(|chain| chain.founder());
-        Ok(founder.is_some_and(|founder| founder != self.key().device_id()))
+        let Some(chain) = members::read(directory)? else { return Ok(false) };
+        // Where heads were written it was this device, or what it was before
+        // its key was recovered.
+        Ok(chain.founder() != self.key().device_id() && !publish::has_heads(&directory.join(STATE)))
     }
 
     /// What every member of a portal can show to have.
