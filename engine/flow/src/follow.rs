@@ -70,6 +70,10 @@ impl ChunkSource for Source {
         self.swarm.fetch(id)
     }
 
+    fn is_far(&self) -> bool {
+        true
+    }
+
     fn expect(&self, soon: &[ChunkRef]) {
         self.swarm.expect(soon);
     }

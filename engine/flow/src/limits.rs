@@ -67,3 +67,5 @@ pub const CACHE_BYTES: u64 = 10 << 30;
 pub const CACHE_LOOK_EVERY: u64 = 256;
 /// Chunks that a warm-up asks for ahead.
 pub const WARM_AHEAD: usize = 1024;
+/// Nodes that are asked for ahead of a walk over many.
+pub const NODES_AHEAD: usize = 16;

@@ -8,7 +8,7 @@
 
 use crate::archive::TreeKeys;
 use crate::error::{FlowError, Result};
-use crate::limits::{NODE_BYTES, OPENED_BYTES};
+use crate::limits::{NODE_BYTES, NODES_AHEAD, OPENED_BYTES};
 use crate::source::ChunkSource;
 use std::cell::RefCell;
 use std::os::unix::ffi::OsStrExt;
@@ -51,6 +51,42 @@ pub struct TreeReader<S> {
     keys: Arc<TreeKeys>,
     root: ChunkRef,
     memory: Arc<Memory>,
+}
+
+/// Where a walk is among the children of the nodes above: who goes from one to
+/// the next will want those behind it, and each is a way through the network.
+#[derive(Default)]
+struct Siblings {
+    /// The last node of each level above the leaves, and the child of it that
+    /// was fetched last.
+    above: Vec<(Arc<Node>, Option<usize>)>,
+}
+
+impl Siblings {
+    /// What will be wanted after this node, if the walk comes from the one
+    /// before it.
+    fn after(&mut self, want: &ChunkRef) -> Vec<ChunkRef> {
+        let child = |node: &Node, at: usize| node.child(at).map(|child| child.node);
+        for (node, last) in self.above.iter_mut().rev() {
+            let next = last.map_or(0, |last| last + 1);
+            if last.is_some() && child(node, next) == Some(*want) {
+                *last = Some(next);
+                return (next + 1..=next + NODES_AHEAD).map_while(|at| child(node, at)).collect();
+            }
+            if let Some(at) = (0..node.len()).find(|at| child(node, *at) == Some(*want)) {
+                *last = Some(at);
+                return Vec::new();
+            }
+        }
+        Vec::new()
+    }
+
+    fn note(&mut self, node: &Arc<Node>) {
+        if node.level() > 0 {
+            self.above.retain(|(other, _)| other.level() > node.level());
+            self.above.push((Arc::clone(node), None));
+        }
+    }
 }
 
 /// What has been opened, by the whole reference: two that differ in one field
@@ -128,7 +164,25 @@ impl<S: ChunkSource> TreeReader<S> {
 
     /// The records from this key on.
     pub fn records(&self, from: &[u8]) -> Result<Records<'_>> {
-        Walk::seek(&self.root, from, Box::new(|want| self.node(want)))
+        if !self.source.is_far() {
+            return Walk::seek(&self.root, from, Box::new(|want| self.node(want)));
+        }
+        let mut walked = Siblings::default();
+        let fetch = move |want: &ChunkRef| {
+            self.expect_nodes(&walked.after(want));
+            let node = self.node(want)?;
+            walked.note(&node);
+            Ok(node)
+        };
+        Walk::seek(&self.root, from, Box::new(fetch))
+    }
+
+    fn expect_nodes(&self, soon: &[ChunkRef]) {
+        let missing = soon.iter().filter(|node| !self.memory.nodes.contains(node));
+        let missing: Vec<_> = missing.copied().collect();
+        if !missing.is_empty() {
+            self.source.expect(&missing);
+        }
     }
 
     /// Calls `each` with every record of one inode, in key order.

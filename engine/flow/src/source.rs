@@ -12,6 +12,11 @@ pub trait ChunkSource: Send + Sync {
     /// with it.
     fn fetch(&self, id: &ChunkId) -> Result<SealedChunk>;
 
+    /// True if a fetch may take a way through a network.
+    fn is_far(&self) -> bool {
+        false
+    }
+
     /// These will be fetched soon, in this order, one after another: what has
     /// to come from far away may be asked for together.
     fn expect(&self, _soon: &[ChunkRef]) {}

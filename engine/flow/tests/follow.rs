@@ -1,6 +1,7 @@
 //! A joined portal: what it shows when heads come, and when no peer is there.
 
 use std::path::Path;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 use tempfile::TempDir;
@@ -27,6 +28,7 @@ const ROOT: u64 = 1;
 struct Direct {
     device: DeviceId,
     portal: Arc<Portal>,
+    asked: Arc<AtomicUsize>,
 }
 
 impl Peer for Direct {
@@ -43,6 +45,7 @@ impl Peer for Direct {
     }
 
     fn request(&self, number: u64, ids: Vec<ChunkId>, events: UnboundedSender<Event>) -> Asked {
+        self.asked.fetch_add(1, Ordering::SeqCst);
         for id in ids {
             let event = match self.portal.chunk(&id) {
                 Some(chunk) => {
@@ -67,6 +70,8 @@ struct Scene {
     volume: PortalVolume,
     reader: Portals,
     swarm: Arc<Mutex<Option<Arc<Swarm>>>>,
+    /// Requests that the writer was sent.
+    asked: Arc<AtomicUsize>,
 }
 
 fn keyring() -> Keyring {
@@ -90,8 +95,8 @@ impl Scene {
         let device = ours.device_key().device_id();
         let mut runtime = tokio::runtime::Builder::new_multi_thread();
         let runtime = runtime.worker_threads(1).enable_all().build().unwrap();
-        let swarm = Arc::default();
-        Self { _dirs: dirs, runtime, writer, device, volume, reader, swarm }
+        let (swarm, asked) = Default::default();
+        Self { _dirs: dirs, runtime, writer, device, volume, reader, swarm, asked }
     }
 
     /// Opens the joined portal.
@@ -110,8 +115,8 @@ impl Scene {
 
     /// The writer is there for the reader, or is not.
     fn connect(&self) {
-        let portal = Arc::clone(&self.writer);
-        self.swarm().joined(Arc::new(Direct { device: self.device, portal }));
+        let (portal, asked) = (Arc::clone(&self.writer), Arc::clone(&self.asked));
+        self.swarm().joined(Arc::new(Direct { device: self.device, portal, asked }));
     }
 
     fn part(&self) {
@@ -284,5 +289,30 @@ fn it_answers_what_a_volume_is_asked_and_changes_nothing() {
     refused(volume.unlink(ROOT, b"f", false));
     refused(volume.set_attr(f.ino, &SetAttr::default()).map(drop));
     refused(volume.set_xattr(f.ino, b"user.a", b"b", XattrMode::Set));
+    follower.close().unwrap();
+}
+
+#[test]
+fn a_walk_over_many_nodes_asks_for_several_at_a_time() {
+    let scene = Scene::new();
+    for n in 0..6000 {
+        scene.write(&format!("a-file-with-some-name-{n:05}"), b"x");
+    }
+    let head = scene.publish();
+    let follower = scene.follow();
+    scene.connect();
+    follower.take_head(&head).unwrap();
+    assert!(follower.wait_for_head(Duration::from_secs(5)));
+    let volume = follower.volume(Path::new("/")).unwrap();
+    let (mut place, mut names) = (None, 0);
+    loop {
+        let entries = volume.entries(ROOT, place, 500, true).unwrap();
+        let Some(last) = entries.last() else { break };
+        (place, names) = (Some(last.place), names + entries.len());
+    }
+    assert_eq!(names, 6000);
+    let (asked, nodes) = (scene.asked.load(Ordering::SeqCst), follower.status().chunks);
+    assert!(nodes > 30, "{nodes} nodes");
+    assert!(asked as u64 * 2 < nodes, "{asked} requests for {nodes} nodes");
     follower.close().unwrap();
 }

@@ -20,6 +20,8 @@ mod umount;
 mod up;
 mod warmup;
 
+pub(crate) use up::named;
+
 use crate::args::{Archive, Command, Key, Portal, Snapshot};
 use crate::config::Config;
 use crate::report::{Exit, Result, Ui};

@@ -3,6 +3,7 @@
 use crate::args::{Network, Switch, Up};
 use crate::client::Daemon;
 use crate::daemon;
+use crate::daemon::wire::{GoUp, IsUp};
 use crate::report::{Exit, Result, Ui};
 use hyper::Method;
 use serde_json::json;
@@ -19,12 +20,21 @@ pub(crate) fn up(args: &Up, ui: &Ui) -> Result<Exit> {
     }
     let home = Home::from_environment()?;
     let mut daemon = Daemon::started_with(&home, &settings(&args.network))?;
-    daemon.ask::<()>(Method::POST, "/v1/up", &())?;
+    let ask = GoUp { network: named(&args.network) };
+    let done: IsUp = daemon.ask(Method::POST, "/v1/up", &ask)?;
+    if done.differs {
+        ui.warn("a daemon ran already, and uses the network as it was told then: `warp down`, then `warp up`, tells it anew");
+    }
     if ui.json {
         ui.print(&json!({ "pid": daemon.pid(), "stays": true }).to_string())?;
     }
     ui.summary("the daemon is up and stays.  End it: warp down");
     Ok(Exit::Ok)
+}
+
+/// The same with its names as text, to be compared.
+pub(crate) fn named(network: &Network) -> Vec<(String, String)> {
+    settings(network).into_iter().map(|(name, value)| (name.to_owned(), value)).collect()
 }
 
 /// How the network is to be used, for a daemon that starts.

@@ -25,7 +25,7 @@
 //! | `POST /v1/warmup` | `WarmUp` | lines: `Line` of `Warmed` |
 //! | `POST /v1/check` | `CheckPortal` | lines: `Line` of `Checked` |
 //! | `POST /v1/repair` | `RepairPortal` | lines: `Line` of `Repaired` |
-//! | `POST /v1/up` | – | – |
+//! | `POST /v1/up` | `GoUp` | `IsUp` |
 //! | `POST /v1/down` | – | –, once all is unmounted |
 //!
 //! Names and paths are in bodies only: a path in a URL would have to be

@@ -11,10 +11,11 @@ mod upkeep;
 
 use super::mounted::{Mounted, WAIT_FOR_LAZY, standing};
 use super::wire::{
-    CreatePortal, Identity, LeavePortal, Left, MountPortal, MountRow, NamePortal, OfMount,
-    PortalRow, PortalStanding, Status, Synced, Unmount, Unmounted,
+    CreatePortal, GoUp, Identity, IsUp, LeavePortal, Left, MountPortal, MountRow, NamePortal,
+    OfMount, PortalRow, PortalStanding, Status, Synced, Unmount, Unmounted,
 };
 use crate::args::Network;
+use crate::cmd::named;
 use crate::places::unmount_failure;
 use crate::report::{Exit, Failure};
 use crate::show;
@@ -525,9 +526,9 @@ impl Edge {
     }
 
     /// Stays even when there is nothing to do.
-    pub(crate) fn up(self: &Arc<Self>, (): ()) -> Result<()> {
+    pub(crate) fn up(self: &Arc<Self>, ask: GoUp) -> Result<IsUp> {
         self.state().stays = true;
-        Ok(())
+        Ok(IsUp { differs: ask.network != named(&self.network()?) })
     }
 
     /// Unmounts everything and ends. A mount that is in use stays, and with

@@ -348,6 +348,19 @@ pub(crate) struct OfMount {
     pub(crate) directory: WirePath,
 }
 
+/// The daemon is to stay.
+#[derive(Debug, Serialize, Deserialize)]
+pub(crate) struct GoUp {
+    /// How the network is to be used: names of settings, and their values.
+    pub(crate) network: Vec<(String, String)>,
+}
+
+#[derive(Debug, Serialize, Deserialize)]
+pub(crate) struct IsUp {
+    /// It uses the network in another way.
+    pub(crate) differs: bool,
+}
+
 /// What of a mount is to be fetched.
 #[derive(Debug, Serialize, Deserialize)]
 pub(crate) struct WarmUp {

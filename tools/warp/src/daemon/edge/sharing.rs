@@ -32,7 +32,7 @@ const MAX_DEVICE_NAME: usize = 40;
 
 impl Edge {
     /// How the network is to be used: as was typed, or as the settings say.
-    fn network(&self) -> Result<args::Network> {
+    pub(super) fn network(&self) -> Result<args::Network> {
         self.network.clone().map_or_else(settings, Ok)
     }
 
