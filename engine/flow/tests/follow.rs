@@ -1,7 +1,6 @@
 //! A joined portal: what it shows when heads come, and when no peer is there.
 
 use std::path::Path;
-use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 use tempfile::TempDir;
@@ -28,7 +27,8 @@ const ROOT: u64 = 1;
 struct Direct {
     device: DeviceId,
     portal: Arc<Portal>,
-    asked: Arc<AtomicUsize>,
+    /// An answer takes this long.
+    rtt: Duration,
 }
 
 impl Peer for Direct {
@@ -37,7 +37,7 @@ impl Peer for Direct {
     }
 
     fn rtt(&self) -> Duration {
-        Duration::from_millis(1)
+        self.rtt
     }
 
     fn may_have(&self, _: &ChunkId) -> bool {
@@ -45,18 +45,21 @@ impl Peer for Direct {
     }
 
     fn request(&self, number: u64, ids: Vec<ChunkId>, events: UnboundedSender<Event>) -> Asked {
-        self.asked.fetch_add(1, Ordering::SeqCst);
-        for id in ids {
-            let event = match self.portal.chunk(&id) {
-                Some(chunk) => {
-                    let bytes = Received::new(chunk.bytes().to_vec());
-                    Event::Chunk { number, id, bytes }
-                }
-                None => Event::NotFound { number, id },
-            };
-            let _ = events.send(event);
-        }
-        let _ = events.send(Event::Done { number });
+        let answer = |id| match self.portal.chunk(&id) {
+            Some(chunk) => {
+                let bytes = Received::new(chunk.bytes().to_vec());
+                Event::Chunk { number, id, bytes }
+            }
+            None => Event::NotFound { number, id },
+        };
+        let answers: Vec<_> = ids.into_iter().map(answer).collect();
+        let rtt = self.rtt;
+        tokio::spawn(async move {
+            tokio::time::sleep(rtt).await;
+            for event in answers.into_iter().chain([Event::Done { number }]) {
+                let _ = events.send(event);
+            }
+        });
         Box::new(())
     }
 }
@@ -70,8 +73,6 @@ struct Scene {
     volume: PortalVolume,
     reader: Portals,
     swarm: Arc<Mutex<Option<Arc<Swarm>>>>,
-    /// Requests that the writer was sent.
-    asked: Arc<AtomicUsize>,
 }
 
 fn keyring() -> Keyring {
@@ -95,8 +96,8 @@ impl Scene {
         let device = ours.device_key().device_id();
         let mut runtime = tokio::runtime::Builder::new_multi_thread();
         let runtime = runtime.worker_threads(1).enable_all().build().unwrap();
-        let (swarm, asked) = Default::default();
-        Self { _dirs: dirs, runtime, writer, device, volume, reader, swarm, asked }
+        let swarm = Arc::default();
+        Self { _dirs: dirs, runtime, writer, device, volume, reader, swarm }
     }
 
     /// Opens the joined portal.
@@ -115,8 +116,12 @@ impl Scene {
 
     /// The writer is there for the reader, or is not.
     fn connect(&self) {
-        let (portal, asked) = (Arc::clone(&self.writer), Arc::clone(&self.asked));
-        self.swarm().joined(Arc::new(Direct { device: self.device, portal, asked }));
+        self.connect_at(Duration::from_millis(1));
+    }
+
+    fn connect_at(&self, rtt: Duration) {
+        let portal = Arc::clone(&self.writer);
+        self.swarm().joined(Arc::new(Direct { device: self.device, portal, rtt }));
     }
 
     fn part(&self) {
@@ -300,19 +305,21 @@ fn a_walk_over_many_nodes_asks_for_several_at_a_time() {
     }
     let head = scene.publish();
     let follower = scene.follow();
-    scene.connect();
+    let rtt = Duration::from_millis(25);
+    scene.connect_at(rtt);
     follower.take_head(&head).unwrap();
     assert!(follower.wait_for_head(Duration::from_secs(5)));
     let volume = follower.volume(Path::new("/")).unwrap();
-    let (mut place, mut names) = (None, 0);
+    let (mut place, mut names, began) = (None, 0, Instant::now());
     loop {
         let entries = volume.entries(ROOT, place, 500, true).unwrap();
         let Some(last) = entries.last() else { break };
         (place, names) = (Some(last.place), names + entries.len());
     }
     assert_eq!(names, 6000);
-    let (asked, nodes) = (scene.asked.load(Ordering::SeqCst), follower.status().chunks);
+    let (took, nodes) = (began.elapsed(), follower.status().chunks as u32);
     assert!(nodes > 30, "{nodes} nodes");
-    assert!(asked as u64 * 2 < nodes, "{asked} requests for {nodes} nodes");
+    // One after another, each would take the way there and back.
+    assert!(took < nodes * rtt * 2 / 3, "{nodes} nodes at {rtt:?} took {took:?}");
     follower.close().unwrap();
 }
