@@ -82,7 +82,7 @@ fn step() -> impl Strategy<Value = Step> {
 /// as they say, and what.
 fn history() -> impl Strategy<Value = Vec<(u8, u64, Step)>> {
     let signer = prop_oneof![2 => Just(0), 1 => 0..DEVICES];
-    vec((signer, 0..3000u64, step()), 0..40)
+    vec((signer, 0..3000u64, step()), 0..30)
 }
 
 #[derive(Debug, Clone, Copy)]
@@ -233,7 +233,7 @@ fn run(history: &[(u8, u64, Step)]) -> Chain {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig::with_cases(96))]
+    #![proptest_config(ProptestConfig::with_cases(48))]
 
     /// Rights, uses, removals and expiries are what a plain model says after
     /// every act, whoever tries it; and the bytes say the same.
