@@ -261,16 +261,17 @@ fn what_cannot_be_restored_from_a_mount_is_refused() {
 #[test]
 fn a_restore_of_a_mounted_portal_is_stopped_by_a_signal() {
     let device = Device::mounted();
-    let files = 400;
+    // So many that it takes longer than to hear of the signal.
+    let files = 3000;
     for n in 0..files {
-        write(&device.at(format!("f{n:03}")), &noise(40_000, n * 1000));
+        write(&device.at(format!("f{n:04}")), &noise(40_000, n * 1000));
     }
     snapshot(&device, "s");
     let out = device.path("out");
     let mut restore = device.warp(["restore", "p", "-C", out.to_str().unwrap()]);
     let mut child = Running::start(restore.command());
     let until = std::time::Instant::now() + Duration::from_secs(20);
-    while !out.join("f003").exists() {
+    while !out.join("f0003").exists() {
         assert!(std::time::Instant::now() < until, "nothing was restored");
         std::thread::sleep(Duration::from_millis(2));
     }
