@@ -81,10 +81,8 @@ enum Ask {
         until: Instant,
         waiter: SyncSender<Outcome>,
     },
-    /// `reader`: somebody reads towards them.
     Expect {
         soon: Vec<(ChunkId, u32)>,
-        reader: bool,
     },
     Joined(Arc<dyn Peer>),
     Left(DeviceId),
@@ -177,24 +175,16 @@ impl Swarm {
         }
     }
 
-    /// Asks for what somebody will read soon, in this order.
+    /// Asks for what will be wanted soon, in this order, behind what is waited
+    /// for.
     pub(crate) fn expect(&self, soon: &[ChunkRef]) {
-        self.ask_ahead(soon, true);
-    }
-
-    /// Asks for what nobody waits for, in this order, behind all else.
-    pub(crate) fn prepare(&self, soon: &[ChunkRef]) {
-        self.ask_ahead(soon, false);
-    }
-
-    fn ask_ahead(&self, soon: &[ChunkRef], reader: bool) {
         if self.offline.load(Ordering::Relaxed) {
             return;
         }
         let missing = soon.iter().filter(|chunk| !self.store.contains(&chunk.id));
         let soon: Vec<_> = missing.map(|chunk| (chunk.id, chunk.len)).collect();
         if !soon.is_empty() {
-            self.tell(Ask::Expect { soon, reader });
+            self.tell(Ask::Expect { soon });
         }
     }
 }

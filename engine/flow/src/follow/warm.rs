@@ -98,7 +98,7 @@ impl Follower {
         for (n, chunk) in chunks.iter().enumerate() {
             progress.check()?;
             if n % (WARM_AHEAD / 2) == 0 {
-                self.source.swarm.prepare(&chunks[n..chunks.len().min(n + WARM_AHEAD)]);
+                self.source.expect(&chunks[n..chunks.len().min(n + WARM_AHEAD)]);
             }
             if !self.store().contains(&chunk.id) {
                 self.source.fetch(&chunk.id)?;

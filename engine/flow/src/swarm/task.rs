@@ -21,10 +21,6 @@ use warp_plan::{ChunkNo, Decision, Due, Holders, PEERS_MAX, PeerNo, Planner, Tra
 
 /// How often round trips are measured anew while something is under way.
 const MEASURE_EVERY: Duration = Duration::from_millis(100);
-/// When a reader comes to what it is expected to read: it has just asked for
-/// what is before it, and reads this fast.
-const AHEAD_SLACK_US: u64 = 20_000;
-const READER_BYTES_PER_S: u64 = 200_000_000;
 /// How long what could not be had is remembered, and how long it is waited for
 /// then.
 const REMEMBER_FAILURE: Duration = Duration::from_secs(10);
@@ -164,17 +160,13 @@ impl Task {
     fn ask(&mut self, ask: Ask) {
         match ask {
             Ask::Fetch { id, until, waiter } => self.fetch(id, until, waiter),
-            Ask::Expect { soon, reader } => {
-                let (now, mut ahead) = (self.now() + AHEAD_SLACK_US, 0);
+            Ask::Expect { soon } => {
                 for (id, len) in soon {
-                    ahead += u64::from(len);
                     let is_room = self.wanted.len() < EXPECTED_CHUNKS;
                     if is_room && !self.chunks.contains_key(&id) && !self.store.contains(&id) {
-                        let due = match reader {
-                            true => Due::By(now + ahead * 1_000_000 / READER_BYTES_PER_S),
-                            false => Due::Bulk(self.next_chunk),
-                        };
-                        self.want(id, len, due);
+                        // Not by a time: a chunk that nobody waits for yet would
+                        // be rescued from slow peers that do well with it.
+                        self.want(id, len, Due::Bulk(self.next_chunk));
                     }
                 }
             }
