@@ -372,11 +372,13 @@ impl Follower {
 
     /// How it stands.
     pub fn status(&self) -> FollowStatus {
+        // `news` before `state`, as everywhere: the other way round, a writer
+        // that waits for `state` would hold both for ever.
+        let next = self.news().next.as_ref().map_or(0, |(head, _)| head.sequence);
         let usage = self.source.store.usage(Class::Cached);
         let state = self.read_state();
         let sequence = state.shown.as_ref().map_or(0, |(_, head)| head.sequence);
         let newest = state.heads.values().map(|(head, _)| head.sequence).max().unwrap_or(0);
-        let next = self.news().next.as_ref().map_or(0, |(head, _)| head.sequence);
         FollowStatus {
             sequence,
             newest: newest.max(next),

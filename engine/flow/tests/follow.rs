@@ -1,6 +1,7 @@
 //! A joined portal: what it shows when heads come, and when no peer is there.
 
 use std::path::Path;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 use tempfile::TempDir;
@@ -321,5 +322,35 @@ fn a_walk_over_many_nodes_asks_for_several_at_a_time() {
     assert!(nodes > 30, "{nodes} nodes");
     // One after another, each would take the way there and back.
     assert!(took < nodes * rtt * 2 / 3, "{nodes} nodes at {rtt:?} took {took:?}");
+    follower.close().unwrap();
+}
+
+#[test]
+fn who_asks_how_it_stands_holds_up_no_head() {
+    let scene = Scene::new();
+    scene.write("f", b"0");
+    let mut head = scene.publish();
+    let follower = scene.follow();
+    scene.connect();
+    let over = AtomicBool::new(false);
+    std::thread::scope(|scope| {
+        for _ in 0..3 {
+            scope.spawn(|| {
+                while !over.load(Ordering::Relaxed) {
+                    follower.status();
+                    follower.wait_for_head(Duration::ZERO);
+                }
+            });
+        }
+        for n in 1..60u8 {
+            follower.take_head(&head).unwrap();
+            scene.write("f", &[n]);
+            head = scene.publish();
+        }
+        over.store(true, Ordering::Relaxed);
+    });
+    follower.take_head(&head).unwrap();
+    let newest = follower.status().newest;
+    soon("the last head", || follower.status().sequence == newest);
     follower.close().unwrap();
 }

@@ -252,7 +252,7 @@ impl Chain {
         if self.members.get(device).is_some_and(|member| member.removed.is_none()) {
             return Err(FormatError::Invalid { at: AT });
         }
-        if self.members.len() >= MAX_MEMBERS {
+        if self.members.len() >= MAX_MEMBERS && !self.members.contains_key(device) {
             let (value, limit) = (self.members.len() as u64 + 1, MAX_MEMBERS as u64);
             return Err(FormatError::Limit { at: AT, value, limit });
         }
