@@ -174,7 +174,7 @@ impl Book {
         }
         if give_up(errno) {
             let (after, errno) = (asked.elapsed(), errno.code());
-            tracing::warn!(what, ino, ?after, errno, "the disk did not answer in time");
+            tracing::warn!(what, ino, ?after, errno, "neither disk nor peers answered in time");
         }
     }
 }

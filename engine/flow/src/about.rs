@@ -17,7 +17,7 @@ use warp_format::{ChunkId, ContentHash, FileId, NamingKeys};
 /// What the names begin with.
 const SPACE: &[u8] = b"user.warp.";
 
-/// How far everything has spread: there are no other devices yet.
+/// How far everything has spread: what other devices have, they may drop.
 pub(crate) const LOCAL: &[u8] = b"local";
 /// On how many devices it is.
 pub(crate) const ONE: &[u8] = b"1";

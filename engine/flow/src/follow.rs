@@ -24,8 +24,7 @@ use crate::source::ChunkSource;
 use crate::swarm::{Counters, Swarm};
 use std::collections::HashMap;
 use std::fs::File;
-use std::os::unix::ffi::OsStrExt;
-use std::path::{Component, Path};
+use std::path::Path;
 use std::sync::{
     Arc, Condvar, Mutex, MutexGuard, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard, Weak,
 };
@@ -35,7 +34,7 @@ use volume::Shown;
 use warp_cache::CacheError;
 use warp_cache::disk::Disk;
 use warp_cache::store::{Class, Store};
-use warp_format::record::FileType;
+use warp_format::record::{FileType, Inode};
 use warp_format::{
     ChunkId, ChunkRef, DeviceId, FileId, FormatError, Head, PortalId, SealedChunk, Secret,
 };
@@ -416,24 +415,18 @@ impl Follower {
     }
 
     fn resolve(&self, path: &Path) -> Result<FileId> {
+        let (at, inode) = Self::find(&*self.tree()?, path)?;
+        match inode.file_type() {
+            FileType::Directory => Ok(at),
+            _ => Err(Refusal::NotADirectory.into()),
+        }
+    }
+
+    /// What is at a path of the portal.
+    fn find(tree: &Tree, path: &Path) -> Result<(FileId, Inode)> {
         let missing = || FlowError::NotFound { path: path.into() };
-        let tree = self.tree()?;
-        let mut at = FileId::ROOT;
-        for part in path.components() {
-            match part {
-                Component::RootDir | Component::CurDir => {}
-                Component::Normal(name) => {
-                    let found = tree.lookup(at, name.as_bytes())?;
-                    at = found.ok_or_else(missing)?.file;
-                }
-                Component::ParentDir | Component::Prefix(_) => return Err(missing()),
-            }
-        }
-        match tree.attributes(at)? {
-            Some(found) if found.inode.file_type() == FileType::Directory => Ok(at),
-            Some(_) => Err(Refusal::NotADirectory.into()),
-            None => Err(missing()),
-        }
+        let at = tree.resolve(path)?;
+        Ok((at, tree.attributes(at)?.ok_or_else(missing)?.inode))
     }
 }
 

@@ -224,6 +224,25 @@ impl<S: ChunkSource> TreeReader<S> {
         Inodes { reader: self, walk: None, last: None }
     }
 
+    /// Attributes of what each of these names leads to; in the order of ids, one
+    /// walk serves them all.
+    pub(crate) fn described(
+        &self,
+        entries: &[(NameHash, Dentry)],
+    ) -> Result<Vec<Option<Attributes>>> {
+        let mut order: Vec<usize> = (0..entries.len()).collect();
+        order.sort_unstable_by_key(|i| entries[*i].1.file);
+        let mut attributes = vec![None; entries.len()];
+        let mut inodes = self.inodes();
+        for i in order {
+            let dentry = &entries[i].1;
+            let found = inodes.attributes(dentry.file)?;
+            found.as_ref().map_or(Ok(()), |found| check_type(dentry, found))?;
+            attributes[i] = found;
+        }
+        Ok(attributes)
+    }
+
     /// The extended attributes of an inode.
     pub fn xattrs(&self, file: FileId) -> Result<Vec<Xattr>> {
         let mut found = Vec::new();

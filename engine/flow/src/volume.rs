@@ -300,18 +300,12 @@ impl ArchiveVolume {
     /// Entries with their attributes, where wanted. A name whose file could
     /// not be read when the archive was made is left out.
     fn described(&self, entries: Vec<(NameHash, Dentry)>, plus: bool) -> Result<Vec<DirEntry>> {
-        // In the order of ids one walk serves them all.
-        let mut order: Vec<usize> = (0..entries.len()).collect();
-        order.sort_unstable_by_key(|i| entries[*i].1.file);
         let mut attributes: Vec<Option<Attr>> = vec![None; entries.len()];
         if plus || !self.complete {
-            let mut inodes = self.reader.inodes();
-            for i in order {
-                let dentry = &entries[i].1;
-                if let Some(found) = inodes.attributes(dentry.file)? {
-                    check_type(dentry, &found)?;
-                    let Attributes { inode, links } = found;
-                    attributes[i] = Some(Attr { ino: number(dentry.file)?, inode, links });
+            let described = self.reader.described(&entries)?.into_iter().zip(&entries);
+            for (attr, (found, (_, dentry))) in attributes.iter_mut().zip(described) {
+                if let Some(Attributes { inode, links }) = found {
+                    *attr = Some(Attr { ino: number(dentry.file)?, inode, links });
                 }
             }
         }

@@ -167,4 +167,12 @@ mod tests {
             assert!(Ticket::parse(bad).is_err(), "{bad:.20}");
         }
     }
+
+    #[test]
+    fn the_text_of_a_ticket_is_pinned() {
+        assert_eq!(
+            ticket().encode().as_str(),
+            "warp1aeakxk5lvov2xk5lvov2xk5lvov2xk5lvov2xk5lvov2xk5lvov2xkycaqfaaaahkeiqn7iaaaaaaaaaaaaaaaaaaaaaaaijabpf4xs6lzpf4xs6lzpf4xs6lzpf4xs6lzpf4xs6lzpf4xs6lzpf4djd3c6q"
+        );
+    }
 }

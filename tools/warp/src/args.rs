@@ -1,9 +1,14 @@
 //! What was typed. Meaning is given to it in `cmd`.
 
+mod sharing;
+
+pub(crate) use sharing::{
+    Network, Peers, PeersVerb, PortalExpire, PortalInvite, PortalJoin, Switch, Warmup,
+};
+
 use crate::units;
 use clap::{ArgAction, Args as ClapArgs, Parser, Subcommand, ValueEnum};
-use std::net::SocketAddr;
-use std::num::{NonZeroU32, NonZeroU64};
+use std::num::NonZeroU64;
 use std::path::PathBuf;
 use std::time::Duration;
 
@@ -199,58 +204,6 @@ pub(crate) enum Portal {
 }
 
 #[derive(Debug, ClapArgs)]
-pub(crate) struct PortalInvite {
-    /// The portal
-    #[arg(value_name = "NAME")]
-    pub(crate) name: String,
-    /// Who joins may never write
-    #[arg(long, env = "WARP_READ_ONLY", value_parser = clap::builder::FalseyValueParser::new())]
-    pub(crate) read_only: bool,
-    /// How long the ticket is good, like 24h or 7d
-    #[arg(long, env = "WARP_EXPIRES", value_name = "DURATION", default_value = "24h", value_parser = units::duration)]
-    pub(crate) expires: Duration,
-    /// How many devices may join with it
-    #[arg(long, env = "WARP_USES", value_name = "COUNT", default_value_t = NonZeroU32::MIN)]
-    pub(crate) uses: NonZeroU32,
-    /// Show it as a QR code, too
-    #[arg(long, env = "WARP_QR", value_parser = clap::builder::FalseyValueParser::new())]
-    pub(crate) qr: bool,
-    #[command(flatten)]
-    pub(crate) passphrase: PassphraseArg,
-}
-
-#[derive(Debug, ClapArgs)]
-pub(crate) struct PortalJoin {
-    /// What `warp portal invite` printed; `-` reads it from standard input
-    #[arg(value_name = "TICKET", env = "WARP_TICKET", hide_env_values = true)]
-    pub(crate) ticket: String,
-    /// Its name on this device (default: what it is called where it comes from)
-    #[arg(long = "as", env = "WARP_AS", value_name = "NAME")]
-    pub(crate) name: Option<String>,
-    #[command(flatten)]
-    pub(crate) passphrase: PassphraseArg,
-}
-
-#[derive(Debug, ClapArgs)]
-#[command(group = clap::ArgGroup::new("what").required(true).args(["member", "invites"]))]
-pub(crate) struct PortalExpire {
-    /// The portal
-    #[arg(value_name = "NAME")]
-    pub(crate) name: String,
-    /// This device is a member no more: its name or the start of its id
-    #[arg(long, env = "WARP_MEMBER", value_name = "PEER")]
-    pub(crate) member: Option<String>,
-    /// No ticket that was printed so far is good any more
-    #[arg(long, env = "WARP_INVITES", value_parser = clap::builder::FalseyValueParser::new())]
-    pub(crate) invites: bool,
-    /// Not now, but after this long, like 24h or 7d
-    #[arg(long = "in", env = "WARP_IN", value_name = "DURATION", value_parser = units::duration, conflicts_with = "invites")]
-    pub(crate) after: Option<Duration>,
-    #[command(flatten)]
-    pub(crate) passphrase: PassphraseArg,
-}
-
-#[derive(Debug, ClapArgs)]
 pub(crate) struct PortalCreate {
     /// Its name on this device
     #[arg(value_name = "NAME")]
@@ -425,62 +378,6 @@ pub(crate) struct Up {
     pub(crate) foreground: bool,
     #[command(flatten)]
     pub(crate) network: Network,
-}
-
-/// How the daemon uses the network. It does so only for portals that other
-/// devices have joined, or are invited to.
-#[derive(Debug, Clone, ClapArgs)]
-pub(crate) struct Network {
-    /// Where peers reach it (default: all addresses, and a port of its own
-    /// that stays the same)
-    #[arg(long, env = "WARP_LISTEN", value_name = "ADDR:PORT")]
-    pub(crate) listen: Option<SocketAddr>,
-    /// Find the members' devices on the local network by multicast
-    #[arg(
-        long,
-        env = "WARP_MDNS",
-        value_enum,
-        default_value = "on",
-        hide_default_value = true,
-        value_name = "on|off",
-        hide_possible_values = true
-    )]
-    pub(crate) mdns: Switch,
-    /// Most bytes a second that are sent to all peers together, and received from them, like 500K or 10M
-    #[arg(long, env = "WARP_LIMIT", value_name = "RATE", value_parser = rate)]
-    pub(crate) limit: Option<NonZeroU64>,
-    /// The same to and from each peer
-    #[arg(long, env = "WARP_LIMIT_PER_PEER", value_name = "RATE", value_parser = rate)]
-    pub(crate) limit_per_peer: Option<NonZeroU64>,
-    /// Serve what is counted at http://ADDR:PORT/metrics, on a loopback address
-    #[arg(long, env = "WARP_METRICS", value_name = "ADDR:PORT")]
-    pub(crate) metrics: Option<SocketAddr>,
-}
-
-/// `10M`, `10M/s`: bytes a second.
-fn rate(text: &str) -> Result<NonZeroU64, String> {
-    let bytes = units::size(text.strip_suffix("/s").unwrap_or(text))?;
-    NonZeroU64::new(bytes).ok_or_else(|| "a rate is not nothing".into())
-}
-
-#[derive(Debug, Clone, Copy, ValueEnum, PartialEq, Eq)]
-pub(crate) enum Switch {
-    On,
-    Off,
-}
-
-#[derive(Debug, ClapArgs)]
-pub(crate) struct Peers {
-    #[command(subcommand)]
-    pub(crate) verb: Option<PeersVerb>,
-    #[command(flatten)]
-    pub(crate) passphrase: PassphraseArg,
-}
-
-#[derive(Debug, Subcommand)]
-pub(crate) enum PeersVerb {
-    /// List them
-    Ls,
 }
 
 #[derive(Debug, ClapArgs)]
@@ -729,18 +626,6 @@ pub(crate) struct Mount {
     /// Mount nothing: print the line of /etc/fstab for it
     #[arg(long, env = "WARP_FSTAB", conflicts_with = "foreground", value_parser = clap::builder::FalseyValueParser::new())]
     pub(crate) fstab: bool,
-    #[command(flatten)]
-    pub(crate) passphrase: PassphraseArg,
-}
-
-#[derive(Debug, ClapArgs)]
-pub(crate) struct Warmup {
-    /// Files, and directories with all below them, in a mount
-    #[arg(value_name = "PATH", required = true)]
-    pub(crate) paths: Vec<PathBuf>,
-    /// Fetch nothing: say how much is here
-    #[arg(long, env = "WARP_CHECK", value_parser = clap::builder::FalseyValueParser::new())]
-    pub(crate) check: bool,
     #[command(flatten)]
     pub(crate) passphrase: PassphraseArg,
 }

@@ -223,19 +223,10 @@ impl Volume for FollowVolume {
         let dir = self.file(ino)?;
         self.ask(|tree| {
             let entries = tree.entries_after(dir, place, limit)?;
-            // In the order of ids one walk serves them all.
-            let mut order: Vec<usize> = (0..entries.len()).collect();
-            order.sort_unstable_by_key(|i| entries[*i].1.file);
-            let mut attributes: Vec<Option<Attributes>> = vec![None; entries.len()];
-            if plus {
-                let mut inodes = tree.inodes();
-                for i in order {
-                    let dentry = &entries[i].1;
-                    let found = inodes.attributes(dentry.file)?;
-                    found.as_ref().map_or(Ok(()), |found| check_type(dentry, found))?;
-                    attributes[i] = found;
-                }
-            }
+            let attributes = match plus {
+                true => tree.described(&entries)?,
+                false => vec![None; entries.len()],
+            };
             let each = entries.into_iter().zip(attributes).map(|((place, dentry), attributes)| {
                 let ino = self.numbers().number(Node::live(dentry.file));
                 let attr = attributes.map(|found| shown(ino, found));

@@ -5,13 +5,13 @@
 //! what it fetches. Tested by `tests/tests/peers.rs`.
 
 use super::{Follower, Tree};
-use crate::error::{FlowError, Result};
+use crate::error::Result;
 use crate::limits::WARM_AHEAD;
 use crate::progress::{Problem, Progress};
 use crate::source::ChunkSource as _;
 use std::collections::HashSet;
 use std::os::unix::ffi::OsStrExt;
-use std::path::{Component, Path};
+use std::path::Path;
 use warp_format::record::{FileType, Inode};
 use warp_format::{ChunkRef, FileId};
 
@@ -56,7 +56,7 @@ impl Follower {
         let mut warmed = Warmed::default();
         let mut wanted = Wanted::default();
         let problem = |path: &[u8], error| Problem { path: path.to_vec(), error };
-        let (top, inode) = self.find(&tree, path)?;
+        let (top, inode) = Self::find(&tree, path)?;
         match inode.file_type() {
             FileType::Regular => {
                 warmed.files = 1;
@@ -106,21 +106,5 @@ impl Follower {
             progress.add_bytes(u64::from(chunk.len));
         }
         Ok(())
-    }
-
-    fn find(&self, tree: &Tree, path: &Path) -> Result<(FileId, Inode)> {
-        let missing = || FlowError::NotFound { path: path.into() };
-        let mut at = FileId::ROOT;
-        for part in path.components() {
-            match part {
-                Component::RootDir | Component::CurDir => {}
-                Component::Normal(name) => {
-                    at = tree.lookup(at, name.as_bytes())?.ok_or_else(missing)?.file;
-                }
-                Component::ParentDir | Component::Prefix(_) => return Err(missing()),
-            }
-        }
-        let found = tree.attributes(at)?.ok_or_else(missing)?;
-        Ok((at, found.inode))
     }
 }

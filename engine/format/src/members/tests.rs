@@ -271,3 +271,11 @@ fn a_rotation_has_its_bounds_and_the_longest_fits() {
     let act = rotation(&chain, 1);
     assert_eq!(chain.append(&key(1), 1001, act), refused);
 }
+
+#[test]
+fn the_bytes_of_a_chain_are_pinned() {
+    let mut chain = with_member(Capability::Reader, false);
+    chain.append(&key(1), 1002, Act::CloseInvites).unwrap();
+    let hash = blake3::hash(chain.bytes_from(0)).to_hex();
+    assert_eq!(hash.as_str(), "7f657ce702d1abb26cb5091703d8515b8fa6a10689453d76da44f705913511fc");
+}
