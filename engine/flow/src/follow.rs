@@ -10,6 +10,7 @@
 //! and cached chunks. Tested by `engine/flow/tests/follow.rs`.
 
 mod volume;
+mod walk;
 mod warm;
 
 pub use volume::FollowVolume;

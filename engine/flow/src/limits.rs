@@ -69,3 +69,12 @@ pub const CACHE_LOOK_EVERY: u64 = 256;
 pub const WARM_AHEAD: usize = 1024;
 /// Nodes that are asked for ahead of a walk over many.
 pub const NODES_AHEAD: usize = 16;
+/// Inodes and directories of which it is remembered where a walk came upon
+/// them.
+pub const WALKS: usize = 64 << 10;
+/// Steps of walks that wait to be taken.
+pub const WALK_QUEUE: usize = 64;
+/// Entries of a directory that are looked at together ahead of a walk.
+pub const WALK_PAGE: usize = 1024;
+/// Directories in a directory whose listings are fetched together.
+pub const WALK_DIRS: usize = 4096;

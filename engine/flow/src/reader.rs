@@ -185,6 +185,34 @@ impl<S: ChunkSource> TreeReader<S> {
         }
     }
 
+    /// Fetches the leaves where these keys are or would be, which must be in
+    /// order. Where chunks are far, those of one level come together: one after
+    /// the other, each is a way through the network.
+    pub(crate) fn gather(&self, keys: &[Vec<u8>]) -> Result<()> {
+        if !self.source.is_far() || keys.len() < 2 {
+            return Ok(());
+        }
+        let mut level = vec![(self.root, keys)];
+        while !level.is_empty() {
+            let nodes: Vec<_> = level.iter().map(|(node, _)| *node).collect();
+            self.expect_nodes(&nodes);
+            let mut below: Vec<(ChunkRef, &[Vec<u8>])> = Vec::new();
+            for (node, mut keys) in level {
+                let node = self.node(&node)?;
+                while let Some(child) = keys.first().and_then(|key| node.child_for(key)) {
+                    let is_here = |key: &&Vec<u8>| {
+                        node.child_for(key).is_some_and(|other| other.node == child.node)
+                    };
+                    let count = keys.iter().take_while(is_here).count();
+                    below.push((child.node, &keys[..count]));
+                    keys = &keys[count..];
+                }
+            }
+            level = below;
+        }
+        Ok(())
+    }
+
     /// Calls `each` with every record of one inode, in key order.
     pub(crate) fn each_record(
         &self,
@@ -232,6 +260,8 @@ impl<S: ChunkSource> TreeReader<S> {
     ) -> Result<Vec<Option<Attributes>>> {
         let mut order: Vec<usize> = (0..entries.len()).collect();
         order.sort_unstable_by_key(|i| entries[*i].1.file);
+        let key = |i: &usize| Key::new(entries[*i].1.file, KeyKind::Inode).to_bytes();
+        self.gather(&order.iter().map(key).collect::<Vec<_>>())?;
         let mut attributes = vec![None; entries.len()];
         let mut inodes = self.inodes();
         for i in order {

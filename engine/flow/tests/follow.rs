@@ -18,7 +18,7 @@ use warp_flow::volume::{NewInode, SetAttr, Volume, XattrMode};
 use warp_flow::{FlowError, Refusal};
 use warp_format::keys::SigningKey;
 use warp_format::members::Capability;
-use warp_format::record::Body;
+use warp_format::record::{Body, NO_DIRECTORIES};
 use warp_format::{ChunkId, DeviceId, Keyring};
 use warp_net::{Event, Received};
 
@@ -322,6 +322,88 @@ fn a_walk_over_many_nodes_asks_for_several_at_a_time() {
     assert!(nodes > 30, "{nodes} nodes");
     // One after another, each would take the way there and back.
     assert!(took < nodes * rtt * 2 / 3, "{nodes} nodes at {rtt:?} took {took:?}");
+    follower.close().unwrap();
+}
+
+#[test]
+fn files_of_a_directory_come_when_it_is_read_file_by_file_and_not_before() {
+    let scene = Scene::new();
+    // Too long for a group with its neighbours, and nothing that compresses.
+    let content = |n: u8| {
+        let mut bytes = vec![0; 90_000];
+        blake3::Hasher::new_keyed(&[n; 32]).finalize_xof().fill(&mut bytes);
+        bytes
+    };
+    for n in 0..60 {
+        scene.write(&format!("{n}"), &content(n));
+    }
+    let head = scene.publish();
+    let follower = scene.follow();
+    scene.connect_at(Duration::from_millis(10));
+    follower.take_head(&head).unwrap();
+    assert!(follower.wait_for_head(Duration::from_secs(5)));
+    let volume = follower.volume(Path::new("/")).unwrap();
+    assert_eq!(read(&volume, "7").unwrap(), content(7));
+    assert_eq!(read(&volume, "7").unwrap(), content(7));
+    std::thread::sleep(Duration::from_millis(300));
+    let one = follower.status().stored_bytes;
+    assert!(one < 200_000, "{one} bytes for one file");
+    assert_eq!(read(&volume, "33").unwrap(), content(33));
+    soon("the next", || follower.status().stored_bytes > 10 * 90_000);
+    for n in 0..60 {
+        assert_eq!(read(&volume, &format!("{n}")).unwrap(), content(n));
+        soon("what was half read", || n < 30 || follower.status().stored_bytes > 58 * 90_000);
+    }
+    assert_eq!(follower.counters().wasted_bytes.load(Ordering::Relaxed), 0);
+    follower.close().unwrap();
+}
+
+#[test]
+fn directories_beside_two_that_were_listed_are_known_without_any_peer() {
+    let scene = Scene::new();
+    let dir = |parent, name: &str| {
+        let body = Body::Directory(NO_DIRECTORIES);
+        let new = NewInode { permissions: 0o755, umask: 0, uid: 0, gid: 0, body };
+        scene.volume.make(parent, name.as_bytes(), new).unwrap().ino
+    };
+    // What they list lies elsewhere in the tree.
+    let dirs: Vec<_> = (0..40).map(|n| dir(ROOT, &format!("d{n}"))).collect();
+    for made in dirs {
+        for m in 0..150 {
+            let name = format!("a-name-that-takes-some-room-in-a-node-{m}");
+            let body = Body::Symlink(name.clone().into_bytes());
+            let new = NewInode { permissions: 0o777, umask: 0, uid: 0, gid: 0, body };
+            scene.volume.make(made, name.as_bytes(), new).unwrap();
+        }
+    }
+    let head = scene.publish();
+    let follower = scene.follow();
+    scene.connect_at(Duration::from_millis(10));
+    follower.take_head(&head).unwrap();
+    assert!(follower.wait_for_head(Duration::from_secs(5)));
+    let volume = follower.volume(Path::new("/")).unwrap();
+    assert_eq!(volume.entries(ROOT, None, 100, true).unwrap().len(), 40);
+    let list = |n: usize| {
+        let found = volume.lookup(ROOT, format!("d{n}").as_bytes())?.unwrap();
+        Ok::<_, FlowError>(volume.entries(found.ino, None, 1000, true)?.len())
+    };
+    let settled = || {
+        let mut last = 0;
+        while follower.status().chunks != last {
+            last = follower.status().chunks;
+            std::thread::sleep(Duration::from_millis(200));
+        }
+        last
+    };
+    assert_eq!(list(11).unwrap(), 150);
+    let one = settled();
+    assert_eq!(list(29).unwrap(), 150);
+    let all = settled();
+    assert!(all > one + 8, "{one} nodes, then {all}");
+    scene.swarm().set_offline(true);
+    for n in 0..40 {
+        assert_eq!(list(n).unwrap(), 150, "d{n}");
+    }
     follower.close().unwrap();
 }
 

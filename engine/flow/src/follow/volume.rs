@@ -7,6 +7,7 @@
 //! kernel keep a name for longer than a moment without asking.
 //! Tested by `engine/flow/tests/follow.rs` and `tests/tests/peers.rs`.
 
+use super::walk::Walks;
 use super::{Follower, Tree};
 use crate::about::{self, About, Whole};
 use crate::error::{FlowError, Refusal, Result};
@@ -33,6 +34,7 @@ pub struct FollowVolume {
 /// What the kernel has been shown.
 pub(crate) struct Shown {
     numbers: Numbers,
+    walks: Arc<Walks>,
     changed: OnceLock<Changed>,
 }
 
@@ -65,6 +67,7 @@ impl Shown {
 
     /// Tells the kernel.
     pub(super) fn tell(&self, stale: &[u64]) {
+        self.walks.restart();
         if let Some(changed) = self.changed.get() {
             stale.iter().for_each(|number| changed(*number));
         }
@@ -86,7 +89,8 @@ fn shown(ino: u64, Attributes { inode, links }: Attributes) -> Attr {
 impl FollowVolume {
     pub(super) fn new(follower: Arc<Follower>, key: [u8; 32], root: FileId) -> Self {
         let numbers = Numbers::new(key, root);
-        let shown = Arc::new(Shown { numbers, changed: OnceLock::new() });
+        let walks = Walks::start(&follower);
+        let shown = Arc::new(Shown { numbers, walks, changed: OnceLock::new() });
         Self { follower, shown, ahead: Mutex::default() }
     }
 
@@ -182,16 +186,23 @@ impl Volume for FollowVolume {
             Some(dentry) => Ok(Self::described(tree, &dentry)?.map(|found| (dentry.file, found))),
             None => Ok(None),
         })?;
-        Ok(found.map(|(file, found)| shown(self.numbers().retain(Node::live(file)), found)))
+        Ok(found.map(|(file, found)| {
+            self.shown.walks.found(parent, file);
+            shown(self.numbers().retain(Node::live(file)), found)
+        }))
     }
 
-    fn retain(&self, _parent: u64, entry: &DirEntry) {
+    fn retain(&self, parent: u64, entry: &DirEntry) {
+        if let Ok(parent) = self.file(parent) {
+            self.shown.walks.found(parent, entry.file);
+        }
         self.numbers().retain(Node::live(entry.file));
     }
 
     fn forget(&self, ino: u64, count: u64) {
         if let Some(node) = self.numbers().forget(ino, count) {
             self.ahead.lock().unwrap_or_else(PoisonError::into_inner).remove(&node.file);
+            self.shown.walks.forgotten(node.file);
         }
     }
 
@@ -206,6 +217,9 @@ impl Volume for FollowVolume {
         self.ask(|tree| {
             let inode = Self::regular(tree, file)?;
             let end = inode.size.min(offset.saturating_add(len as u64));
+            if offset == 0 {
+                self.shown.walks.reads(file);
+            }
             if offset < end {
                 self.read_ahead(tree, file, &inode, (offset, end))?;
             }
@@ -221,6 +235,9 @@ impl Volume for FollowVolume {
         plus: bool,
     ) -> Result<Vec<DirEntry>> {
         let dir = self.file(ino)?;
+        if place.is_none() {
+            self.shown.walks.lists(dir);
+        }
         self.ask(|tree| {
             let entries = tree.entries_after(dir, place, limit)?;
             let attributes = match plus {
