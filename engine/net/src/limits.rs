@@ -15,6 +15,10 @@ pub(crate) const KEEP_ALIVE: Duration = Duration::from_secs(1);
 pub(crate) const WINDOW_BYTES: u32 = 16 << 20;
 /// The same before the first session of a connection.
 pub(crate) const LOBBY_WINDOW_BYTES: u32 = 256 << 10;
+/// Bytes that are sent before anything is known of a path. The library's
+/// 240 KB overran the queue of a link of 10 Mbit/s: half of its rate for most
+/// of a second.
+pub(crate) const FIRST_WINDOW_BYTES: u64 = 48 << 10;
 /// Socket buffers asked for; the kernel may give less.
 pub(crate) const SOCKET_BUFFER_BYTES: usize = 4 << 20;
 
@@ -63,6 +67,8 @@ pub(crate) const BATCHES_PER_PEER_MAX: usize = 4;
 pub(crate) const BATCH_BYTES: usize = 256 << 10;
 /// Time after which a batch takes no further chunk.
 pub(crate) const BATCH_TIME: Duration = Duration::from_millis(2);
+/// An answer of no more than this goes before longer ones.
+pub(crate) const SMALL_BYTES: usize = 64 << 10;
 /// A peer that takes nothing of an answer for so long is given up on.
 pub(crate) const STALL: Duration = Duration::from_secs(10);
 /// Bytes that one turn of a rate limit lets pass, and the quantum of a round.

@@ -3,14 +3,15 @@
 //! Between `link`, whose streams it accepts, and [`Service::chunk`]. Promises:
 //! only sealed chunks leave, and only to a member (asked again for every
 //! batch); what is held for one peer and for all peers is bounded, whatever
-//! they ask and however slowly they read; slices leave in a fair order when
-//! the rate is limited. Never: reads ahead of a peer by more than its batches.
+//! they ask and however slowly they read; requests of a peer are answered in
+//! their order, small ones first; slices leave in a fair order when the rate is
+//! limited. Never: reads ahead of a peer by more than its batches.
 //! Tested by `tests/chunks.rs`, `tests/bounds.rs`, `tests/rates.rs`.
 //!
 //! [`Service::chunk`]: crate::Service::chunk
 
 use crate::frames::{self, NoFrame};
-use crate::limits::{ANSWER, BATCH_BYTES, BATCH_TIME, STALL, WAITING_MAX};
+use crate::limits::{ANSWER, BATCH_BYTES, BATCH_TIME, SMALL_BYTES, STALL, WAITING_MAX};
 use crate::link::{Fault, Link};
 use crate::roll::Shared;
 use crate::session::Session;
@@ -55,6 +56,10 @@ pub(crate) async fn accept(link: Arc<Link>) {
 }
 
 async fn answer(link: Arc<Link>, mut send: SendStream, receive: RecvStream) {
+    // Who asked first is answered first. Side by side, each answer takes as
+    // long as all of them, and who asks reckons with one after the other.
+    let turn = i32::try_from(send.id().index()).unwrap_or(i32::MAX);
+    let _ = send.set_priority(-turn);
     let stopped = send.stopped();
     let cut = tokio::select! {
         done = answer_all(&link, &mut send, receive) => done.err(),
@@ -139,6 +144,7 @@ async fn answer_found(
 ) -> Result<(), Cut> {
     let shared = &link.shared;
     let mut ids = ids.into_iter().peekable();
+    let mut is_first = true;
     while ids.peek().is_some() {
         // In this order, so that a slow peer waits for its own batches and
         // not with one of those that all share.
@@ -150,12 +156,19 @@ async fn answer_found(
             let batch = load(&work, &of, &mut ids);
             (batch, ids)
         });
-        let (batch, left) = load.await.map_err(|error| {
+        let (batch, mut left) = load.await.map_err(|error| {
             tracing::error!(%error, "a call of the service failed");
             Cut::Reset(RESET_GIVEN_UP)
         })?;
-        ids = left;
-        for found in batch.ok_or(Cut::Reset(RESET_REFUSED))? {
+        let is_all = is_first && left.peek().is_none();
+        (ids, is_first) = (left, false);
+        let batch = batch.ok_or(Cut::Reset(RESET_REFUSED))?;
+        let bytes: usize = batch.iter().flatten().map(|chunk| chunk.bytes().len()).sum();
+        if is_all && bytes <= SMALL_BYTES {
+            // Behind what is asked ahead, somebody would wait for little.
+            let _ = send.set_priority(0);
+        }
+        for found in batch {
             match found {
                 Some(chunk) => send_chunk(link, send, &chunk).await?,
                 None => write(send, &Answer::NotFound.encode()).await?,

@@ -9,8 +9,8 @@
 
 use crate::error::{NetError, Result};
 use crate::limits::{
-    IDLE, INCOMING_BYTES, INCOMING_MAX, KEEP_ALIVE, LOBBY_WINDOW_BYTES, MTU_MAX_BYTES,
-    SOCKET_BUFFER_BYTES, WINDOW_BYTES,
+    FIRST_WINDOW_BYTES, IDLE, INCOMING_BYTES, INCOMING_MAX, KEEP_ALIVE, LOBBY_WINDOW_BYTES,
+    MTU_MAX_BYTES, SOCKET_BUFFER_BYTES, WINDOW_BYTES,
 };
 use crate::tls::Identity;
 use quinn::congestion::BbrConfig;
@@ -26,6 +26,8 @@ use warp_format::DeviceId;
 fn transport(streams: u32) -> Arc<TransportConfig> {
     let mut mtu = MtuDiscoveryConfig::default();
     mtu.upper_bound(MTU_MAX_BYTES);
+    let mut bbr = BbrConfig::default();
+    bbr.initial_window(FIRST_WINDOW_BYTES);
     let mut config = TransportConfig::default();
     config
         .max_concurrent_bidi_streams(streams.into())
@@ -37,7 +39,7 @@ fn transport(streams: u32) -> Arc<TransportConfig> {
         .keep_alive_interval(Some(KEEP_ALIVE))
         .datagram_receive_buffer_size(None)
         .mtu_discovery_config(Some(mtu))
-        .congestion_controller_factory(Arc::new(BbrConfig::default()));
+        .congestion_controller_factory(Arc::new(bbr));
     Arc::new(config)
 }
 
