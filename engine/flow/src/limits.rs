@@ -47,8 +47,16 @@ pub const SWEEP_AFTER_OPEN: Duration = Duration::from_secs(60);
 /// How far ahead of a read its file is asked for, at first: what the kernel
 /// reads at once.
 pub const AHEAD_FIRST_BYTES: u64 = 1 << 20;
-/// The same at most: more than a link of 1 Gbit/s and 100 ms holds.
+/// The same as long as nothing is known of the peers: more than a link of
+/// 1 Gbit/s and 100 ms holds.
 pub const AHEAD_BYTES: u64 = 32 << 20;
+/// The same at most, once their rates are known.
+pub const AHEAD_MOST_BYTES: u64 = 256 << 20;
+/// A long chunk of a large file: it is so far that the slowest peer can bring
+/// two of them before they are read.
+pub const AHEAD_CHUNK_BYTES: u64 = 1 << 20;
+/// A peer that takes longer than this for it is not reckoned with.
+pub const AHEAD_SPAN: Duration = Duration::from_secs(4);
 /// Files of which it is remembered how far they were read.
 pub const AHEAD_FILES: usize = 1024;
 /// How long a reader waits for a chunk that no peer gives: less than a request

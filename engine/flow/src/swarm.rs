@@ -11,7 +11,7 @@ mod check;
 mod task;
 
 use crate::error::{FlowError, Result};
-use crate::limits::{CACHE_BYTES, FETCH_WITHIN};
+use crate::limits::{AHEAD_BYTES, CACHE_BYTES, FETCH_WITHIN};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::mpsc::{SyncSender, sync_channel};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -33,6 +33,9 @@ type Fresh = Arc<Mutex<Vec<ChunkId>>>;
 
 /// Most bytes of cached chunks.
 type CacheLimit = Arc<AtomicU64>;
+
+/// How far ahead of a reader it is worth to ask, in bytes.
+type Ahead = Arc<AtomicU64>;
 
 /// A way to a peer that has chunks of the portal.
 pub trait Peer: Send + Sync + 'static {
@@ -97,6 +100,7 @@ pub struct Swarm {
     offline: AtomicBool,
     cache: CacheLimit,
     fresh: Fresh,
+    ahead: Ahead,
     counters: Arc<Counters>,
 }
 
@@ -108,10 +112,17 @@ impl Swarm {
         let counters = Arc::new(Counters::default());
         let cache: CacheLimit = Arc::new(AtomicU64::new(CACHE_BYTES));
         let fresh = Fresh::default();
+        let ahead: Ahead = Arc::new(AtomicU64::new(AHEAD_BYTES));
         let checkers = |done: &_| check::Checkers::start(&store, &cache, &fresh, done);
-        let task = task::Task::new(Arc::clone(&store), Arc::clone(&counters), checkers);
+        let task = task::Task::new(
+            Arc::clone(&store),
+            Arc::clone(&counters),
+            Arc::clone(&ahead),
+            checkers,
+        );
         runtime.spawn(task.run(asked));
-        Arc::new(Self { store, asks, offline: AtomicBool::new(false), cache, fresh, counters })
+        let offline = AtomicBool::new(false);
+        Arc::new(Self { store, asks, offline, cache, fresh, ahead, counters })
     }
 
     /// What it has done so far.
@@ -127,6 +138,12 @@ impl Swarm {
     /// Most bytes of chunks that are kept here because they came once.
     pub fn set_cache_limit(&self, bytes: u64) {
         self.cache.store(bytes, Ordering::Relaxed);
+    }
+
+    /// How far ahead of a reader in order it should be told what is to come,
+    /// for every peer to have something to do.
+    pub(crate) fn ahead(&self) -> u64 {
+        self.ahead.load(Ordering::Relaxed)
     }
 
     /// What has been stored since this was asked the last time.

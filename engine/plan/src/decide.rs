@@ -16,6 +16,7 @@ use crate::limits::{
 use crate::list::{Candidate, Step};
 use crate::peer::{Peer, Trust, span, volume};
 use crate::planner::Planner;
+use crate::wants::Due;
 
 /// Why a peer is asked for a chunk.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -271,7 +272,12 @@ impl Planner {
             // a rate that has just collapsed are still too good.
             let overdue = now.saturating_sub(first.promised);
             let again = if overdue > HEDGE_LATE { overdue } else { 0 };
-            let expected = known.answer_at(now, place).max(now + again);
+            let is_awaited = matches!(chunk.due, Due::By(due) if due <= now);
+            let expected = if is_awaited && known.is_hushed(now) {
+                now + BACKOFF_SUSPECT
+            } else {
+                known.answer_at(now, place).max(now + again)
+            };
             let is_late = expected > first.promised + HEDGE_LATE;
             let second = self.best_second(now, &chunk.holders, first.peer, chunk.len, is_late);
             let Some(second) = second else { continue };

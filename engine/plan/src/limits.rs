@@ -31,6 +31,9 @@ pub(crate) const RECALL_EXCESS: Micros = 100 * MS;
 
 /// Silence that is never suspicious: schedulers and disks pause that long.
 pub(crate) const SILENCE_MIN: Micros = 50 * MS;
+/// Silence after which a second peer is asked for what a reader waits for.
+/// Where bytes come, they come every few milliseconds.
+pub(crate) const HUSH_MIN: Micros = 20 * MS;
 /// A packet's worth: at low rates, packets are further apart than that.
 pub(crate) const PACKET_BYTES: u64 = 1_500;
 /// First pause after BUSY or a failed stream; doubled each time.

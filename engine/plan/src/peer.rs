@@ -8,7 +8,8 @@
 
 use crate::holders::ChunkNo;
 use crate::limits::{
-    BACKOFF_MAX, COLD_COMMIT_BYTES, COMMIT_SLACK, PACKET_BYTES, RECALL_EXCESS, SECOND, SILENCE_MIN,
+    BACKOFF_MAX, COLD_COMMIT_BYTES, COMMIT_SLACK, HUSH_MIN, PACKET_BYTES, RECALL_EXCESS, SECOND,
+    SILENCE_MIN,
 };
 use crate::rate::{Delivery, RoundTrip};
 use crate::{Micros, Traits};
@@ -158,6 +159,15 @@ impl Peer {
         let packets = 3 * span(PACKET_BYTES, self.rate());
         let owes = self.trust == Trust::Live && !self.queue.is_empty();
         owes.then(|| self.heard + SILENCE_MIN.max(swing).max(packets))
+    }
+
+    /// Whether it owes bytes and has been silent for longer than it uses to
+    /// be. Not enough to give up on it, but a reader should not wait for that.
+    pub(crate) fn is_hushed(&self, now: Micros) -> bool {
+        let swing = 2 * self.rtt.smooth() + 4 * self.rtt.variation();
+        let packets = 3 * span(PACKET_BYTES, self.rate());
+        let owes = self.trust == Trust::Live && !self.queue.is_empty();
+        owes && now >= self.heard + HUSH_MIN.max(swing).max(packets)
     }
 
     pub(crate) fn sent(&mut self, now: Micros, chunk: ChunkNo, len: u64) {

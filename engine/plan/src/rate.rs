@@ -15,6 +15,10 @@ use crate::limits::{
 pub(crate) struct Delivery {
     rate: u64,
     is_proven: bool,
+    /// How much measured time is behind the rate, up to what is remembered.
+    /// After a first burst the next sample nearly replaces it: bytes behind a
+    /// lost packet arrive all at once.
+    known: Micros,
     /// When the sample that is being taken began, and its bytes.
     since: Option<Micros>,
     bytes: u64,
@@ -22,7 +26,7 @@ pub(crate) struct Delivery {
 
 impl Delivery {
     pub(crate) fn new() -> Self {
-        Self { rate: PRIOR_RATE, is_proven: false, since: None, bytes: 0 }
+        Self { rate: PRIOR_RATE, is_proven: false, known: 0, since: None, bytes: 0 }
     }
 
     /// Bytes a second.
@@ -78,14 +82,15 @@ impl Delivery {
         let sample = (self.bytes.saturating_mul(SECOND) / span.max(1)).max(RATE_MIN);
         if self.is_proven {
             let weight = span.min(SAMPLE_MEMORY);
-            let kept = SAMPLE_MEMORY - weight;
+            let kept = self.known.min(SAMPLE_MEMORY - weight);
             let mixed =
                 u128::from(self.rate) * u128::from(kept) + u128::from(sample) * u128::from(weight);
-            self.rate = (mixed / u128::from(SAMPLE_MEMORY)) as u64;
+            self.rate = (mixed / u128::from((kept + weight).max(1))) as u64;
         } else {
             self.rate = sample;
             self.is_proven = true;
         }
+        self.known = (self.known + span).min(SAMPLE_MEMORY);
         self.rate = self.rate.max(RATE_MIN);
     }
 }
@@ -147,6 +152,16 @@ mod tests {
         feed(&mut delivery, 0, SECOND, 100_000_000);
         feed(&mut delivery, SECOND, SECOND + 5 * SAMPLE, 5_000_000);
         assert!(delivery.rate() < 15_000_000, "{}", delivery.rate());
+    }
+
+    /// What waited for a lost packet arrives at once and says little.
+    #[test]
+    fn a_first_burst_is_forgotten_within_two_samples() {
+        let mut delivery = Delivery::new();
+        delivery.arrived(0, 500_000, false);
+        assert_eq!(delivery.rate(), 250_000_000);
+        feed(&mut delivery, SECOND, SECOND + 2 * SAMPLE + MS, 25_000_000);
+        assert!(delivery.rate() < 30_000_000, "{}", delivery.rate());
     }
 
     #[test]

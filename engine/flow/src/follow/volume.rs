@@ -11,7 +11,7 @@ use super::walk::Walks;
 use super::{Follower, Tree};
 use crate::about::{self, About, Whole};
 use crate::error::{FlowError, Refusal, Result};
-use crate::limits::{AHEAD_BYTES, AHEAD_FILES, AHEAD_FIRST_BYTES};
+use crate::limits::{AHEAD_FILES, AHEAD_FIRST_BYTES};
 use crate::numbers::{Node, Numbers};
 use crate::reader::{Attributes, check_type};
 use crate::volume::{Attr, Changed, DirEntry, Space, Volume};
@@ -133,6 +133,7 @@ impl FollowVolume {
     fn read_ahead(&self, tree: &Tree, file: FileId, inode: &Inode, read: (u64, u64)) -> Result<()> {
         let (offset, end) = read;
         let Body::Extents(_) = inode.body else { return Ok(()) };
+        let most = self.follower.swarm().ahead();
         let (from, to) = {
             let mut files = self.ahead.lock().unwrap_or_else(PoisonError::into_inner);
             if files.len() > AHEAD_FILES {
@@ -146,7 +147,7 @@ impl FollowVolume {
             if !goes_on {
                 *ahead = Ahead { window: 0, ..fresh };
             } else if end > ahead.next {
-                ahead.window = (2 * ahead.window.max(AHEAD_FIRST_BYTES / 2)).min(AHEAD_BYTES);
+                ahead.window = (2 * ahead.window.max(AHEAD_FIRST_BYTES / 2)).min(most);
             }
             ahead.next = ahead.next.max(end);
             let to = inode.size.min(end.saturating_add(ahead.window));

@@ -6,8 +6,11 @@
 //! hashes or touches a disk. Tested by `engine/flow/tests/swarm.rs`.
 
 use super::check::{Arrived, Checked, Checkers};
-use super::{Ask, Asked, Counters, Outcome, Peer};
-use crate::limits::{EXPECTED_CHUNKS, FETCH_WITHIN, REQUEST_BYTES, REQUEST_CHUNKS};
+use super::{Ahead, Ask, Asked, Counters, Outcome, Peer};
+use crate::limits::{
+    AHEAD_BYTES, AHEAD_CHUNK_BYTES, AHEAD_MOST_BYTES, AHEAD_SPAN, EXPECTED_CHUNKS, FETCH_WITHIN,
+    REQUEST_BYTES, REQUEST_CHUNKS,
+};
 use std::collections::{BTreeSet, HashMap};
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
@@ -55,6 +58,7 @@ struct Open {
 pub(super) struct Task {
     store: Arc<Store>,
     counters: Arc<Counters>,
+    ahead: Ahead,
     checkers: Checkers,
     checked: UnboundedReceiver<Checked>,
     planner: Planner,
@@ -83,6 +87,7 @@ impl Task {
     pub(super) fn new(
         store: Arc<Store>,
         counters: Arc<Counters>,
+        ahead: Ahead,
         checkers: impl FnOnce(&UnboundedSender<Checked>) -> Checkers,
     ) -> Self {
         let (events, happened) = unbounded_channel();
@@ -94,6 +99,7 @@ impl Task {
         Self {
             store,
             counters,
+            ahead,
             checkers,
             checked,
             planner,
@@ -434,6 +440,8 @@ impl Task {
         for (number, way) in &self.ways {
             self.planner.rtt(*number, micros(way.peer.rtt()));
         }
+        let rates = self.ways.keys().filter_map(|number| self.planner.rate(*number));
+        self.ahead.store(ahead_of(rates), Ordering::Relaxed);
     }
 
     fn act(&mut self, decision: Decision) {
@@ -488,6 +496,42 @@ impl Task {
     }
 }
 
+/// How far ahead a reader's next chunks should be known. A slow peer is of use
+/// only for what is so far away that it brings it before it is read: at the
+/// pace of all together, that is one chunk in its queue and one under way.
+fn ahead_of(rates: impl Iterator<Item = u64>) -> u64 {
+    let mut rates: Vec<u64> = rates.collect();
+    let longest = 2 * AHEAD_CHUNK_BYTES;
+    let span = AHEAD_SPAN.as_secs();
+    // Rates of those that bring nothing in time are no rates to plan with.
+    rates.retain(|rate| rate.saturating_mul(span) >= longest);
+    let sum: u64 = rates.iter().sum();
+    let Some(slowest) = rates.into_iter().min() else { return AHEAD_BYTES };
+    let far = u128::from(sum) * u128::from(longest) / u128::from(slowest.max(1));
+    let far = u64::try_from(far).unwrap_or(u64::MAX);
+    far.clamp(AHEAD_BYTES, AHEAD_MOST_BYTES)
+}
+
 fn micros(time: Duration) -> u64 {
     u64::try_from(time.as_micros()).unwrap_or(u64::MAX)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn it_is_asked_so_far_ahead_that_the_slowest_peer_is_of_use() {
+        assert_eq!(ahead_of([].into_iter()), AHEAD_BYTES);
+        // Alone or among equals, a peer brings what is next.
+        assert_eq!(ahead_of([1_000_000].into_iter()), AHEAD_BYTES);
+        assert_eq!(ahead_of([50_000_000; 4].into_iter()), AHEAD_BYTES);
+        let far = ahead_of([24_000_000, 12_000_000, 5_000_000, 1_200_000].into_iter());
+        let wait = 2.0 * AHEAD_CHUNK_BYTES as f64 / 1.2e6;
+        assert!((far as f64 / 42.2e6 - wait).abs() < 0.01, "{far}");
+        // One that takes too long does not count.
+        let few = [24_000_000, 12_000_000, 5_000_000, 1_000];
+        assert_eq!(ahead_of(few.into_iter()), ahead_of(few[..3].iter().copied()));
+        assert!(ahead_of([u64::MAX / 4, 1_000_000].into_iter()) == AHEAD_MOST_BYTES);
+    }
 }
