@@ -43,6 +43,8 @@ pub trait Peer: Send + Sync + 'static {
     fn device(&self) -> DeviceId;
     /// How long the way there and back takes.
     fn rtt(&self) -> Duration;
+    /// Bytes that came from it, readable yet or not.
+    fn received(&self) -> u64;
     /// False if it is known not to have a chunk.
     fn may_have(&self, id: &ChunkId) -> bool;
     /// Asks for chunks, in this order; what comes of it is told under this

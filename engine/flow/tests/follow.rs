@@ -41,6 +41,10 @@ impl Peer for Direct {
         self.rtt
     }
 
+    fn received(&self) -> u64 {
+        0
+    }
+
     fn may_have(&self, _: &ChunkId) -> bool {
         true
     }

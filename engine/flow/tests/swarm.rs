@@ -50,6 +50,10 @@ impl Peer for Fake {
         Duration::from_millis(1)
     }
 
+    fn received(&self) -> u64 {
+        0
+    }
+
     fn may_have(&self, _: &ChunkId) -> bool {
         true
     }

@@ -67,6 +67,12 @@ impl Session {
         self.link.connection.rtt()
     }
 
+    /// Bytes that came on its connection. They grow also while a lost packet
+    /// keeps what came after it from being read.
+    pub fn received(&self) -> u64 {
+        self.link.connection.stats().udp_rx.bytes
+    }
+
     /// Whether nothing will come of it any more.
     pub fn is_closed(&self) -> bool {
         self.closed.load(Ordering::Acquire) || self.link.is_closed()

@@ -244,6 +244,14 @@ impl Planner {
         self.believe(peer);
     }
 
+    /// Packets came from a peer, if nothing of a chunk that could be read: a
+    /// lost packet holds up those behind it. It is there, and no faster for it.
+    pub fn heard(&mut self, now: Micros, peer: PeerNo) {
+        let Some(known) = &mut self.peers[peer.index()] else { return };
+        known.spoke(now);
+        self.believe(peer);
+    }
+
     /// A chunk came in full and was verified. Bytes already told as progress
     /// are not counted twice. With `Outcome::Bad` the peer is quarantined:
     /// all that it was asked for is stopped and asked of others.

@@ -48,6 +48,10 @@ impl Peer for Link {
         self.session.rtt()
     }
 
+    fn received(&self) -> u64 {
+        self.session.received()
+    }
+
     fn may_have(&self, id: &ChunkId) -> bool {
         let held = self.held.read().unwrap_or_else(PoisonError::into_inner);
         held.as_ref()

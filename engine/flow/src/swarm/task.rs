@@ -28,6 +28,10 @@ const MEASURE_EVERY: Duration = Duration::from_millis(100);
 /// then.
 const REMEMBER_FAILURE: Duration = Duration::from_secs(10);
 const ONCE_MORE: Duration = Duration::from_secs(1);
+/// How often it is looked whether packets come, at most.
+const LISTEN_EVERY: Duration = Duration::from_millis(5);
+/// Bytes of a packet that carries a piece of a chunk.
+const FULL_PACKET: u64 = 1200;
 /// Without anything else to do it looks around this often.
 const IDLE: Duration = Duration::from_secs(3600);
 
@@ -35,6 +39,8 @@ const IDLE: Duration = Duration::from_secs(3600);
 struct Way {
     peer: Arc<dyn Peer>,
     device: DeviceId,
+    /// What had come from it when that was last looked at.
+    received: u64,
 }
 
 /// A chunk that is wanted.
@@ -81,6 +87,7 @@ pub(super) struct Task {
     next_request: u64,
     next_chunk: u64,
     measured: Instant,
+    listened: Instant,
 }
 
 impl Task {
@@ -117,6 +124,7 @@ impl Task {
             next_request,
             next_chunk,
             measured: began,
+            listened: began,
         }
     }
 
@@ -149,6 +157,7 @@ impl Task {
             }
             self.give_up_late();
             self.measure();
+            self.listen();
             let now = self.now();
             let decision = self.planner.decide(now);
             wake = self.wake(now, &decision);
@@ -268,8 +277,9 @@ impl Task {
         self.left(number);
         let rtt = micros(peer.rtt());
         let now = self.now();
+        let received = peer.received();
         self.planner.joined(now, number, Traits { rtt: Some(rtt), ..Traits::default() });
-        self.ways.insert(number, Way { peer, device });
+        self.ways.insert(number, Way { peer, device, received });
         self.note_holdings(number);
     }
 
@@ -442,6 +452,26 @@ impl Task {
         }
         let rates = self.ways.keys().filter_map(|number| self.planner.rate(*number));
         self.ahead.store(ahead_of(rates), Ordering::Relaxed);
+    }
+
+    /// Packets are a sign of life before their bytes can be read. Short ones are
+    /// not: a peer that owes chunks and sends acknowledgements brings nothing.
+    fn listen(&mut self) {
+        if self.listened.elapsed() < LISTEN_EVERY {
+            return;
+        }
+        self.listened = Instant::now();
+        let now = self.now();
+        for (number, way) in &mut self.ways {
+            if self.planner.backlog(*number) == 0 {
+                continue;
+            }
+            let received = way.peer.received();
+            let before = std::mem::replace(&mut way.received, received);
+            if received >= before + FULL_PACKET {
+                self.planner.heard(now, *number);
+            }
+        }
     }
 
     fn act(&mut self, decision: Decision) {
