@@ -188,6 +188,9 @@ impl Peer {
             self.delivery.paused();
         }
         let Some(oldest) = self.queue.front() else { return };
+        if self.first_due {
+            self.rtt.at_most(now.saturating_sub(oldest.at));
+        }
         let ready = (oldest.at + self.rtt.smooth()).min(now);
         self.delivery.skip(ready.saturating_sub(self.heard));
     }
@@ -292,6 +295,20 @@ mod tests {
         assert_eq!(peer.suspect_at(), Some(SECOND + SILENCE_MIN));
         peer.arrived(SECOND + 10 * MS, 1);
         assert_eq!(peer.suspect_at(), Some(SECOND + 10 * MS + SILENCE_MIN));
+    }
+
+    /// A round trip that was measured while the peer slept is far too long:
+    /// what comes within it was no pause.
+    #[test]
+    fn an_answer_within_a_round_trip_corrects_the_round_trip() {
+        let mut peer = peer(200 * MS);
+        peer.sent(0, ChunkNo(1), 500_000);
+        peer.arrived(5 * MS, 1_000);
+        assert_eq!(peer.rtt.smooth(), 5 * MS);
+        peer.arrived(15 * MS, 249_000);
+        peer.completed(25 * MS, ChunkNo(1));
+        assert!(peer.rate().abs_diff(25_000_000) < 1_000_000, "{}", peer.rate());
+        assert!(peer.commit_bytes() < 1_000_000, "{}", peer.commit_bytes());
     }
 
     #[test]

@@ -118,6 +118,14 @@ impl RoundTrip {
         }
     }
 
+    /// An answer began to come so soon: a round trip takes no longer. One
+    /// measured while the other side slept would pass for a pause all that
+    /// came meanwhile.
+    pub(crate) fn at_most(&mut self, bound: Micros) {
+        self.smooth = self.smooth.min(bound);
+        self.variation = self.variation.min(bound);
+    }
+
     pub(crate) fn smooth(&self) -> Micros {
         self.smooth
     }
