@@ -31,6 +31,8 @@ pub(crate) const RECALL_EXCESS: Micros = 100 * MS;
 
 /// Silence that is never suspicious: schedulers and disks pause that long.
 pub(crate) const SILENCE_MIN: Micros = 50 * MS;
+/// What comes sooner than this after a question was under way before it.
+pub(crate) const ANSWER_MIN: Micros = MS / 10;
 /// Silence after which a second peer is asked for what a reader waits for.
 /// Where bytes come, they come every few milliseconds.
 pub(crate) const HUSH_MIN: Micros = 20 * MS;

@@ -8,8 +8,8 @@
 
 use crate::holders::ChunkNo;
 use crate::limits::{
-    BACKOFF_MAX, COLD_COMMIT_BYTES, COMMIT_SLACK, HUSH_MIN, PACKET_BYTES, RECALL_EXCESS, SECOND,
-    SILENCE_MIN,
+    ANSWER_MIN, BACKOFF_MAX, COLD_COMMIT_BYTES, COMMIT_SLACK, HUSH_MIN, PACKET_BYTES,
+    RECALL_EXCESS, SECOND, SILENCE_MIN,
 };
 use crate::rate::{Delivery, RoundTrip};
 use crate::{Micros, Traits};
@@ -188,8 +188,9 @@ impl Peer {
             self.delivery.paused();
         }
         let Some(oldest) = self.queue.front() else { return };
-        if self.first_due {
-            self.rtt.at_most(now.saturating_sub(oldest.at));
+        let answered = now.saturating_sub(oldest.at);
+        if self.first_due && answered >= ANSWER_MIN {
+            self.rtt.at_most(answered);
         }
         let ready = (oldest.at + self.rtt.smooth()).min(now);
         self.delivery.skip(ready.saturating_sub(self.heard));
