@@ -33,6 +33,8 @@ pub(crate) const RECALL_EXCESS: Micros = 100 * MS;
 pub(crate) const SILENCE_MIN: Micros = 50 * MS;
 /// What comes sooner than this after a question was under way before it.
 pub(crate) const ANSWER_MIN: Micros = MS / 10;
+/// So long, packets of which nothing can be read are a sign of life.
+pub(crate) const HELD_UP_MAX: Micros = 200 * MS;
 /// Silence after which a second peer is asked for what a reader waits for.
 /// Where bytes come, they come every few milliseconds.
 pub(crate) const HUSH_MIN: Micros = 20 * MS;

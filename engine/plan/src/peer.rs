@@ -8,7 +8,7 @@
 
 use crate::holders::ChunkNo;
 use crate::limits::{
-    ANSWER_MIN, BACKOFF_MAX, COLD_COMMIT_BYTES, COMMIT_SLACK, HUSH_MIN, PACKET_BYTES,
+    ANSWER_MIN, BACKOFF_MAX, COLD_COMMIT_BYTES, COMMIT_SLACK, HELD_UP_MAX, HUSH_MIN, PACKET_BYTES,
     RECALL_EXCESS, SECOND, SILENCE_MIN,
 };
 use crate::rate::{Delivery, RoundTrip};
@@ -48,6 +48,11 @@ pub(crate) struct Peer {
     here_bytes: u64,
     /// The last byte, or the request that ended a pause.
     heard: Micros,
+    /// The last byte of a chunk, or the request that ended a pause in which
+    /// nothing was owed.
+    brought: Micros,
+    /// Whether a request was taken back since.
+    is_behind: bool,
     /// Whether no byte has come since that request.
     first_due: bool,
     /// Nothing is asked before this.
@@ -84,6 +89,8 @@ impl Peer {
             asked_bytes: 0,
             here_bytes: 0,
             heard: 0,
+            brought: 0,
+            is_behind: false,
             first_due: false,
             rest_until: 0,
             strikes: 0,
@@ -173,6 +180,9 @@ impl Peer {
     pub(crate) fn sent(&mut self, now: Micros, chunk: ChunkNo, len: u64) {
         if self.queue.is_empty() {
             self.heard = now;
+            if !self.is_behind {
+                self.brought = now;
+            }
             self.first_due = true;
             self.delivery.paused();
         }
@@ -201,7 +211,7 @@ impl Peer {
         let bytes = bytes.min(self.backlog());
         self.skip_pause(now);
         self.here_bytes += bytes;
-        self.heard = now;
+        (self.heard, self.brought, self.is_behind) = (now, now, false);
         self.first_due = false;
         self.delivery.arrived(now, bytes, self.backlog() > 0);
     }
@@ -211,11 +221,17 @@ impl Peer {
         self.heard = now;
     }
 
+    /// Packets came of which nothing can be read yet. That is believed for as
+    /// long as a lost packet may take to come again.
+    pub(crate) fn is_held_up(&self, now: Micros) -> bool {
+        now < self.brought + HELD_UP_MAX.max(4 * self.rtt.smooth())
+    }
+
     /// A request was answered in full: what was not told as progress is here
     /// as well. Returns whether it was open.
     pub(crate) fn completed(&mut self, now: Micros, chunk: ChunkNo) -> bool {
         self.skip_pause(now);
-        self.heard = now;
+        (self.heard, self.brought, self.is_behind) = (now, now, false);
         self.first_due = false;
         let Some(place) = self.queue.iter().position(|sent| sent.chunk == chunk) else {
             return false;
@@ -243,6 +259,7 @@ impl Peer {
         self.queue.remove(place);
         self.asked_bytes -= len;
         self.here_bytes = (self.here_bytes - own).min(self.asked_bytes);
+        self.is_behind = true;
         if self.queue.is_empty() {
             self.delivery.paused();
         }
@@ -310,6 +327,20 @@ mod tests {
         peer.completed(25 * MS, ChunkNo(1));
         assert!(peer.rate().abs_diff(25_000_000) < 1_000_000, "{}", peer.rate());
         assert!(peer.commit_bytes() < 1_000_000, "{}", peer.commit_bytes());
+    }
+
+    #[test]
+    fn packets_of_which_nothing_can_be_read_are_believed_for_a_while() {
+        let mut peer = peer(5 * MS);
+        peer.sent(SECOND, ChunkNo(1), 1_000);
+        assert!(peer.is_held_up(SECOND + HELD_UP_MAX - 1));
+        assert!(!peer.is_held_up(SECOND + HELD_UP_MAX));
+        // Asked for another chunk instead, it has not brought anything either.
+        peer.withdrawn(ChunkNo(1));
+        peer.sent(SECOND + HELD_UP_MAX, ChunkNo(2), 1_000);
+        assert!(!peer.is_held_up(SECOND + HELD_UP_MAX));
+        peer.arrived(2 * SECOND, 10);
+        assert!(peer.is_held_up(2 * SECOND));
     }
 
     #[test]

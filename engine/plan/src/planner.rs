@@ -248,8 +248,10 @@ impl Planner {
     /// lost packet holds up those behind it. It is there, and no faster for it.
     pub fn heard(&mut self, now: Micros, peer: PeerNo) {
         let Some(known) = &mut self.peers[peer.index()] else { return };
-        known.spoke(now);
-        self.believe(peer);
+        if known.is_held_up(now) {
+            known.spoke(now);
+            self.believe(peer);
+        }
     }
 
     /// A chunk came in full and was verified. Bytes already told as progress
