@@ -306,6 +306,43 @@ fn who_is_removed_gets_nothing_new_through_the_mount() {
 }
 
 #[test]
+fn members_are_listed_and_end_when_it_was_said_through_the_mount() {
+    let (_lan, devices) = devices(2);
+    let [writer, reader] = &devices[..] else { unreachable!() };
+    let list = |device: &Device, what: &str| {
+        let told = device.warp(["portal", "status", "p", "--members", "--json"]).ok();
+        device.json(&told, &format!("[{what} for m in d['members']]"))
+    };
+    assert_eq!(list(writer, "m"), "[]", "nobody was invited yet");
+    join(writer, reader);
+    let rights = "(m['capability'], m['may_invite'], m['founder'], m['here'])";
+    let (first, second) = ("('admin', True, True, ", "('writer', False, False, ");
+    assert_eq!(list(writer, rights), format!("[{first}True), {second}False)]"));
+    soon("the reader's list", SEEN_WITHIN, || {
+        list(reader, rights) == format!("[{first}False), {second}True)]")
+    });
+    let name = writer.json(&writer.warp(["peers", "--json"]).ok(), "d['peers'][0]['name']");
+    let expire = |flags: &[&str]| {
+        let words = ["portal", "expire", "p", "--json", "--member", &name];
+        writer.warp(words.iter().chain(flags)).run()
+    };
+    // 2100-01-01T00:00:00Z
+    let at = writer.json(&expire(&["--at", "2100-01-01T00:00:00Z"]).exits(0), "d['at']");
+    assert_eq!(at, "4102444800");
+    let ends = "(m['expires'], m['expired'])";
+    assert_eq!(list(writer, ends), "[(None, False), (4102444800, False)]");
+    assert_eq!(writer.json(&expire(&["--never"]).exits(0), "d['at']"), "None");
+    assert_eq!(list(writer, ends), "[(None, False), (None, False)]");
+    let past = expire(&["--at", "2001-01-01"]).exits(2);
+    assert!(past.stderr.contains("past"), "{}", past.stderr);
+    expire(&["--at", "soon"]).exits(2);
+    expire(&["--never", "--in", "1h"]).exits(2);
+    assert_eq!(list(writer, ends), "[(None, False), (None, False)]", "nothing has changed");
+    expire(&[]).exits(0);
+    assert_eq!(list(writer, "m['founder']"), "[True]");
+}
+
+#[test]
 fn what_is_warmed_up_is_there_offline_through_the_mount() {
     let (lan, devices) = devices(2);
     let [writer, reader] = &devices[..] else { unreachable!() };

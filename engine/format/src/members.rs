@@ -35,6 +35,8 @@ pub struct Member {
     pub capability: Capability,
     /// It may invite others to what it may do itself.
     pub may_invite: bool,
+    /// When it was added, as who added it says.
+    pub since: u64,
     /// Its X25519 key, to which secrets are wrapped.
     pub wrap_key: [u8; 32],
     /// It is a member until then.
@@ -134,6 +136,7 @@ impl Chain {
             name: device_name,
             capability: Capability::Admin,
             may_invite: true,
+            since: first.time,
             wrap_key,
             expires: None,
             removed: None,
@@ -216,7 +219,7 @@ impl Chain {
                 if !may_give(found.capability, found.may_invite) {
                     return Err(refused);
                 }
-                self.add(&record.act, found)
+                self.add(&record.act, found, record.time)
             }
             Act::Remove { device, last } => {
                 let member = self.changed(device, is_admin)?;
@@ -245,7 +248,7 @@ impl Chain {
     }
 
     /// A device becomes a member by an invite that is good.
-    fn add(&mut self, act: &Act, found: Invite) -> Result<()> {
+    fn add(&mut self, act: &Act, found: Invite, since: u64) -> Result<()> {
         let Act::Add { device, wrap_key, name, invite, handed } = act else {
             return Err(FormatError::Invalid { at: AT });
         };
@@ -261,6 +264,7 @@ impl Chain {
             name: name.clone(),
             capability: found.capability,
             may_invite: found.may_invite,
+            since,
             wrap_key: *wrap_key,
             expires: None,
             removed: None,

@@ -234,6 +234,9 @@ pub(crate) struct PortalStatus {
     /// The portal
     #[arg(value_name = "NAME")]
     pub(crate) name: String,
+    /// List its members instead: who they are, and what they may do
+    #[arg(long, env = "WARP_MEMBERS", value_parser = clap::builder::FalseyValueParser::new())]
+    pub(crate) members: bool,
     #[command(flatten)]
     pub(crate) passphrase: PassphraseArg,
 }

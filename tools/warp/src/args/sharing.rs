@@ -56,6 +56,12 @@ pub(crate) struct PortalExpire {
     /// Not now, but after this long, like 24h or 7d
     #[arg(long = "in", env = "WARP_IN", value_name = "DURATION", value_parser = units::duration, conflicts_with = "invites")]
     pub(crate) after: Option<Duration>,
+    /// Not now, but at this time (UTC), like 2027-01-31 (its end) or 2027-01-31T18:30
+    #[arg(long, env = "WARP_AT", value_name = "TIME", conflicts_with_all = ["invites", "after"])]
+    pub(crate) at: Option<String>,
+    /// Not at all: it is a member for good again
+    #[arg(long, env = "WARP_NEVER", value_parser = clap::builder::FalseyValueParser::new(), conflicts_with_all = ["invites", "after", "at"])]
+    pub(crate) never: bool,
     #[command(flatten)]
     pub(crate) passphrase: PassphraseArg,
 }

@@ -74,6 +74,9 @@ fn ls(args: &PortalLs, ui: &Ui) -> Result<Exit> {
 }
 
 fn status(args: &PortalStatus, ui: &Ui) -> Result<Exit> {
+    if args.members {
+        return sharing::members(args, ui);
+    }
     let home = Home::from_environment()?;
     let ask = NamePortal { name: args.name.clone() };
     let found: PortalStanding = known(&home, &args.name)?.ask_unlocked(

@@ -3,16 +3,20 @@
 use super::key;
 use super::mount::lost_keyring;
 use super::portal::{known, row, short};
-use crate::args::{Peers, PeersVerb, PortalExpire, PortalInvite, PortalJoin};
+use crate::args::{Peers, PeersVerb, PortalExpire, PortalInvite, PortalJoin, PortalStatus};
 use crate::client::Daemon;
-use crate::daemon::wire::{ExpireIn, Expired, InviteTo, Invited, JoinPortal, Joined, PeerRow};
+use crate::daemon::wire::{
+    ExpireIn, Expired, InviteTo, Invited, JoinPortal, Joined, MemberRow, NamePortal, PeerRow, When,
+};
 use crate::report::{Exit, Failure, Result, Ui};
 use crate::show;
+use crate::units;
 use hyper::Method;
 use serde_json::{Value, json};
 use std::io::Read;
 use std::path::Path;
 use warp_flow::home::Home;
+use warp_flow::members::now_secs;
 use warp_format::record::Time;
 
 /// Longest ticket that is read from standard input, in bytes.
@@ -116,7 +120,7 @@ pub(super) fn expire(args: &PortalExpire, ui: &Ui) -> Result<Exit> {
         portal: args.name.clone(),
         member: args.member.clone(),
         invites: args.invites,
-        after_s: args.after.map(|after| after.as_secs()),
+        when: when(args)?,
     };
     let done: Expired = known(&home, &args.name)?.ask_unlocked(
         &args.passphrase,
@@ -132,8 +136,11 @@ pub(super) fn expire(args: &PortalExpire, ui: &Ui) -> Result<Exit> {
         ui.print(&document.to_string())?;
     }
     match done.member {
-        Some((name, id)) if args.after.is_some() => {
-            let until = show::time(time(done.at));
+        Some((name, id)) if args.never => {
+            ui.summary(&format!("{name} ({}) is a member for good", short(&id)));
+        }
+        Some((name, id)) if args.after.is_some() || args.at.is_some() => {
+            let until = done.at.map_or("-".into(), |at| show::time(time(at)));
             ui.summary(&format!("{name} ({}) is a member until {until}", short(&id)));
         }
         Some((name, id)) => {
@@ -147,6 +154,86 @@ pub(super) fn expire(args: &PortalExpire, ui: &Ui) -> Result<Exit> {
         },
     }
     Ok(Exit::Ok)
+}
+
+/// When a membership is to end. A time that is past is a mistake: nothing can
+/// be taken back from then on.
+fn when(args: &PortalExpire) -> Result<When> {
+    let Some(typed) = &args.at else {
+        return Ok(match args.after {
+            Some(after) => When::After(after.as_secs()),
+            None if args.never => When::Never,
+            None => When::Now,
+        });
+    };
+    let now = i64::try_from(now_secs()).unwrap_or(i64::MAX);
+    let usage = |why: String| Failure::new(Exit::Usage, format!("--at {typed}: {why}"));
+    let at =
+        units::time(typed, now).map_err(|why| usage(why).hint("`--in 7d` counts from now on"))?;
+    match u64::try_from(at) {
+        Ok(future) if at > now => Ok(When::At(future)),
+        _ => Err(usage("that time is past".into())
+            .hint("without `--at` the membership ends now; `--in 2h` counts from now on")),
+    }
+}
+
+pub(super) fn members(args: &PortalStatus, ui: &Ui) -> Result<Exit> {
+    let home = Home::from_environment()?;
+    let ask = NamePortal { name: args.name.clone() };
+    let rows: Vec<MemberRow> = known(&home, &args.name)?.ask_unlocked(
+        &args.passphrase,
+        Method::POST,
+        "/v1/portals/members",
+        &ask,
+    )?;
+    if ui.json {
+        let rows: Vec<_> = rows.iter().map(member_document).collect();
+        ui.print(&json!({ "portal": args.name, "members": rows }).to_string())?;
+        return Ok(Exit::Ok);
+    }
+    for row in &rows {
+        ui.print(&member_line(row))?;
+    }
+    if rows.is_empty() {
+        let typed = show::word(Path::new(&args.name));
+        ui.summary(&format!(
+            "nobody was ever invited to it.  Invite a device: warp portal invite {typed}"
+        ));
+    }
+    Ok(Exit::Ok)
+}
+
+fn member_document(row: &MemberRow) -> Value {
+    json!({
+        "name": row.name,
+        "id": row.id,
+        "here": row.here,
+        "founder": row.founder,
+        "capability": row.capability,
+        "may_invite": row.may_invite,
+        "since": row.since,
+        "expires": row.expires,
+        "expired": row.expired,
+    })
+}
+
+/// A member in a list: name, id, what it may do, and since and until when.
+fn member_line(row: &MemberRow) -> String {
+    let mut told = format!("since {}", show::time(time(row.since)));
+    if let Some(at) = row.expires {
+        let word = if row.expired { "expired" } else { "until" };
+        told.push_str(&format!(", {word} {}", show::time(time(at))));
+    }
+    let notes = [
+        (row.founder, "made it"),
+        (row.may_invite && !row.founder, "may invite"),
+        (row.here, "this device"),
+    ];
+    for (_, note) in notes.into_iter().filter(|(is_so, _)| *is_so) {
+        told.push_str(", ");
+        told.push_str(note);
+    }
+    format!("{:<20} {}  {:<9}  {told}", row.name, short(&row.id), row.capability)
 }
 
 pub(super) fn peers(args: &Peers, ui: &Ui) -> Result<Exit> {

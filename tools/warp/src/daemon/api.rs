@@ -10,6 +10,7 @@
 //! | `POST /v1/portals` | `CreatePortal` | `PortalRow` |
 //! | `DELETE /v1/portals` | `LeavePortal` | `Left` |
 //! | `POST /v1/portals/status` | `NamePortal` | `PortalStanding` |
+//! | `POST /v1/portals/members` | `NamePortal` | `MemberRow`s |
 //! | `POST /v1/invites` | `InviteTo` | `Invited` |
 //! | `DELETE /v1/invites` | `ExpireIn` | `Expired` |
 //! | `POST /v1/join` | `JoinPortal` | `Joined` |
@@ -63,6 +64,7 @@ pub(super) fn routes(edge: &Arc<Edge>) -> Router {
             get(on(edge, Edge::list)).post(on(edge, Edge::create)).delete(on(edge, Edge::leave)),
         )
         .route("/v1/portals/status", post(on(edge, Edge::portal)))
+        .route("/v1/portals/members", post(on(edge, Edge::members)))
         .route("/v1/invites", post(on(edge, Edge::invite)).delete(on(edge, Edge::expire)))
         .route("/v1/join", post(on(edge, Edge::join)))
         .route("/v1/peers", get(on(edge, Edge::list_peers)))

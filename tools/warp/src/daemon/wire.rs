@@ -180,8 +180,20 @@ pub(crate) struct ExpireIn {
     pub(crate) member: Option<String>,
     /// All open tickets.
     pub(crate) invites: bool,
-    /// Not now, but after so many seconds.
-    pub(crate) after_s: Option<u64>,
+    /// When the member's time is over.
+    pub(crate) when: When,
+}
+
+/// When a membership ends.
+#[derive(Debug, Clone, Copy, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub(crate) enum When {
+    Now,
+    /// In so many seconds.
+    After(u64),
+    /// Then, in seconds since 1970.
+    At(u64),
+    Never,
 }
 
 #[derive(Debug, Serialize, Deserialize)]
@@ -190,8 +202,28 @@ pub(crate) struct Expired {
     pub(crate) member: Option<(String, String)>,
     /// Tickets that were open.
     pub(crate) invites: u64,
-    /// From when, in seconds since 1970.
-    pub(crate) at: u64,
+    /// From when, in seconds since 1970; `None` for never.
+    pub(crate) at: Option<u64>,
+}
+
+/// A member of a portal, as its chain has it.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub(crate) struct MemberRow {
+    pub(crate) name: String,
+    pub(crate) id: String,
+    /// It is the device that is asked.
+    pub(crate) here: bool,
+    /// It made the portal.
+    pub(crate) founder: bool,
+    /// `custodian`, `reader`, `writer` or `admin`.
+    pub(crate) capability: String,
+    pub(crate) may_invite: bool,
+    /// Since when, in seconds since 1970.
+    pub(crate) since: u64,
+    /// Until when.
+    pub(crate) expires: Option<u64>,
+    /// Its time is over.
+    pub(crate) expired: bool,
 }
 
 /// A device of a portal, other than this one.

@@ -10,7 +10,8 @@ use crate::args;
 use crate::config::Config;
 use crate::daemon::metrics::Sample;
 use crate::daemon::wire::{
-    ExpireIn, Expired, InviteTo, Invited, JoinPortal, Joined, PeerRow, WarmUp, Warmed, WireProblem,
+    ExpireIn, Expired, InviteTo, Invited, JoinPortal, Joined, MemberRow, NamePortal, PeerRow,
+    WarmUp, Warmed, When, WireProblem,
 };
 use crate::parse;
 use crate::report::{Exit, Failure};
@@ -212,7 +213,13 @@ impl Edge {
     pub(crate) fn expire(self: &Arc<Self>, ask: ExpireIn) -> Result<Expired> {
         let keys = self.keys()?;
         let entry = keys.portals.find(&ask.portal)?;
-        let at = now_secs().saturating_add(ask.after_s.unwrap_or(0));
+        let now = now_secs();
+        let at = match ask.when {
+            When::Now => Some(now),
+            When::After(secs) => Some(now.saturating_add(secs)),
+            When::At(at) => Some(at),
+            When::Never => None,
+        };
         let expired = match &ask.member {
             None => {
                 let invites = keys.portals.expire_invites(&entry.name)?;
@@ -220,16 +227,39 @@ impl Edge {
             }
             Some(typed) => {
                 let (device, name) = keys.portals.find_member(&entry.name, typed)?;
-                if ask.after_s.is_some() {
-                    keys.portals.expire_member(&entry.name, &device, Some(at))?;
-                } else {
-                    keys.portals.remove_member(&entry.name, &device)?;
+                match ask.when {
+                    When::Now => keys.portals.remove_member(&entry.name, &device)?,
+                    _ => keys.portals.expire_member(&entry.name, &device, at)?,
                 }
                 Expired { member: Some((name, format!("{device:#}"))), invites: 0, at }
             }
         };
         self.peers(&keys)?.members_changed(&entry)?;
         Ok(expired)
+    }
+
+    /// Who is a member of a portal; nobody where nobody was ever invited.
+    pub(crate) fn members(self: &Arc<Self>, ask: NamePortal) -> Result<Vec<MemberRow>> {
+        let keys = self.keys()?;
+        let entry = keys.portals.find(&ask.name)?;
+        if !keys.portals.is_shared(&entry.name)? {
+            return Ok(Vec::new());
+        }
+        let (chain, now) = (keys.portals.chain(&entry.name)?, now_secs());
+        let rows = chain.members().map(|member| MemberRow {
+            name: member.name.clone(),
+            id: format!("{:#}", member.device),
+            here: member.device == keys.id,
+            founder: member.device == chain.founder(),
+            capability: member.capability.word().into(),
+            may_invite: member.may_invite || member.capability == Capability::Admin,
+            since: member.since,
+            expires: member.expires,
+            expired: !chain.admits(&member.device, now),
+        });
+        let mut rows: Vec<_> = rows.collect();
+        rows.sort_by(|a, b| (a.since, &a.name).cmp(&(b.since, &b.name)));
+        Ok(rows)
     }
 
     pub(crate) fn list_peers(self: &Arc<Self>, (): ()) -> Result<Vec<PeerRow>> {
