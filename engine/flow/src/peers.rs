@@ -17,6 +17,7 @@ use crate::error::{FlowError, Result};
 use crate::home::{Home, write_private};
 use crate::members::now_secs;
 use crate::opened::Opened;
+use crate::portals::epochs::expired;
 use crate::portals::{PortalEntry, Portals};
 use crate::swarm::{Peer as _, Swarm};
 use book::Book;
@@ -40,6 +41,9 @@ use warp_net::{Discovery, Endpoint, Found, Have, News, Prints, Rates, Scope};
 const CLOSE_WITHIN: Duration = Duration::from_secs(2);
 /// How often peers are told what else is here.
 const TELL_EVERY: Duration = Duration::from_secs(2);
+/// How often it is looked whose time is over, and how long after that failed.
+const LOOK_FOR_EXPIRED_EVERY: Duration = Duration::from_secs(1);
+const PAUSE_AFTER_FAILURE: Duration = Duration::from_secs(60);
 /// Addresses in a ticket.
 const TICKET_ADDRESSES: usize = 8;
 
@@ -254,6 +258,16 @@ impl Core {
         }
     }
 
+    /// The chain on the disk is longer by now: peers are told.
+    fn members_changed(&self, shared: &Shared) -> Result<()> {
+        let chain = Arc::new(self.portals.chain(&shared.name)?);
+        let known = shared.chain().len();
+        // Before those who are removed are cut off: they may know why.
+        self.announce(&shared.id, News::Members(chain.bytes_from(known).to_vec()));
+        self.take_chain(shared, chain);
+        Ok(())
+    }
+
     /// Takes a longer chain; those who are no members any more hear no more.
     fn take_chain(&self, shared: &Shared, chain: Arc<Chain>) {
         *shared.chain.write().unwrap_or_else(PoisonError::into_inner) = chain;
@@ -324,6 +338,7 @@ impl Peers {
         let discovery =
             if network.multicast { Self::discover(&runtime, &core, port, network) } else { None };
         runtime.spawn(tell_what_is_new(Arc::downgrade(&core)));
+        runtime.spawn(end_expired(Arc::downgrade(&core)));
         let (runtime, discovery) = (Mutex::new(Some(runtime)), Mutex::new(discovery));
         Ok(Arc::new(Self { runtime, core, discovery }))
     }
@@ -433,12 +448,7 @@ impl Peers {
     /// Something changed who is a member of a portal of this device.
     pub fn members_changed(&self, entry: &PortalEntry) -> Result<()> {
         let Some(shared) = self.core.shared(&entry.id) else { return Ok(()) };
-        let chain = Arc::new(self.core.portals.chain(&entry.name)?);
-        let known = shared.chain().len();
-        // Before those who are removed are cut off: they may know why.
-        self.core.announce(&entry.id, News::Members(chain.bytes_from(known).to_vec()));
-        self.core.take_chain(&shared, chain);
-        Ok(())
+        self.core.members_changed(&shared)
     }
 
     /// Where this device can be reached.
@@ -525,6 +535,36 @@ async fn tell_what_is_new(core: std::sync::Weak<Core>) {
                 for prints in Prints::of(&link.session.salt_here(), bits, fresh.iter().copied()) {
                     link.session.tell(News::Have(Have::Added(prints)));
                 }
+            }
+        }
+    }
+}
+
+/// Removes members of own portals when their time is over.
+async fn end_expired(core: std::sync::Weak<Core>) {
+    let mut pause = LOOK_FOR_EXPIRED_EVERY;
+    loop {
+        tokio::time::sleep(pause).await;
+        pause = LOOK_FOR_EXPIRED_EVERY;
+        let Some(core) = core.upgrade() else { return };
+        let is_due = |shared: &Arc<Shared>| {
+            let chain = shared.chain();
+            chain.founder() == core.me && !expired(&chain, now_secs()).is_empty()
+        };
+        for shared in core.all().into_iter().filter(is_due) {
+            let core = Arc::clone(&core);
+            let ended = move || {
+                core.portals.end_expired(&shared.name)?;
+                core.members_changed(&shared)
+            };
+            // It waits for the disk, and for a publish that is under way.
+            match tokio::task::spawn_blocking(ended).await {
+                Ok(Ok(())) => tracing::info!("the time of a member was over: it is removed"),
+                Ok(Err(e)) => {
+                    tracing::error!("a member whose time is over is not removed: {e}");
+                    pause = PAUSE_AFTER_FAILURE;
+                }
+                Err(e) => tracing::error!("a member whose time is over is not removed: {e}"),
             }
         }
     }

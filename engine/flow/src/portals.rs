@@ -6,7 +6,7 @@
 //! shows a portal's name on the disk. Tested by `tests/tests/portal.rs` and
 //! `bad_portal.rs`.
 
-mod epochs;
+pub(crate) mod epochs;
 mod sharing;
 
 use crate::error::{FlowError, Result};
@@ -250,6 +250,11 @@ impl Portals {
         let lock = lock(&directory.join(LOCK), name, false)?;
         let state = directory.join(STATE);
         let live = self.open_state(&record, &state, over)?;
+        // Before anything is sealed. A disk that takes no record of it must not
+        // keep the owner from what they have.
+        if let Err(e) = self.end_expired(name) {
+            tracing::error!(portal = %record.id, "members whose time is over are not removed: {e}");
+        }
         let _one = self.changing();
         live.take_membership(&self.membership(&directory)?);
         let portal = Portal::start(live, state, record.quota, lock)?;

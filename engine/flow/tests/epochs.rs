@@ -16,6 +16,8 @@ use warp_flow::check::Reads;
 use warp_flow::follow::Follower;
 use warp_flow::home::Home;
 use warp_flow::members::now_secs;
+use warp_flow::opened::Opened;
+use warp_flow::peers::{Network, Peers};
 use warp_flow::portal::{Portal, PortalVolume};
 use warp_flow::portals::Portals;
 use warp_flow::reader::TreeReader;
@@ -440,4 +442,71 @@ fn what_was_sealed_before_and_never_published_is_sealed_anew() {
     let (head, _) = publish(&portal);
     assert_eq!((head.root.epoch, epochs(&founder.reader(&head), "tried")), (1, only(1)));
     assert!(reads(&volume, "tried", 2));
+}
+
+/// What is written behind it is sealed in the next epoch.
+fn goes_on_in_the_next_epoch(founder: &Device, portal: &Arc<Portal>, gone: &Device) {
+    put(&portal.volume(Path::new("/")).unwrap(), "new", 2);
+    let (head, _) = publish(portal);
+    assert_eq!(head.root.epoch, 1);
+    let chain = founder.chain();
+    assert!(chain.member(&gone.id()).unwrap().removed.is_some());
+    assert!(chain.secrets_of(&gone.id(), &gone.wrap()).unwrap().is_empty());
+}
+
+#[test]
+fn when_a_time_is_over_the_next_start_begins_an_epoch() {
+    let (founder, stays, goes, portal) = three();
+    publish(&portal);
+    let before = founder.chain().len();
+    founder.portals.expire_member("p", &goes.id(), Some(now_secs() + 1000)).unwrap();
+    assert!(!founder.portals.end_expired("p").unwrap(), "it has time left");
+    assert!(!stays.portals.end_expired("p").unwrap(), "the portal is another's");
+    founder.portals.expire_member("p", &goes.id(), Some(now_secs() - 1000)).unwrap();
+    assert_eq!((founder.chain().len(), founder.chain().epoch()), (before + 2, 0));
+    portal.close().unwrap();
+    drop(portal);
+    let portal = founder.portals.open("p").unwrap();
+    assert_eq!((founder.chain().len(), founder.chain().epoch()), (before + 4, 1));
+    goes_on_in_the_next_epoch(&founder, &portal, &goes);
+    assert!(!founder.portals.end_expired("p").unwrap(), "once");
+    stays.learn(&founder);
+    assert_eq!(stays.chain().secrets_of(&stays.id(), &stays.wrap()).unwrap().len(), 1);
+}
+
+#[test]
+fn when_a_time_is_over_a_device_that_is_up_begins_an_epoch() {
+    let (founder, _stays, goes, portal) = three();
+    publish(&portal);
+    let network = Network {
+        listen: Some("127.0.0.1:0".parse().unwrap()),
+        multicast: false,
+        limit: None,
+        limit_per_peer: None,
+    };
+    let portals = Portals::new(&Home::at(founder.dir.path().into()), &keyring(1)).unwrap();
+    let portals = Arc::new(portals);
+    let home = Home::at(founder.dir.path().into());
+    portal.close().unwrap();
+    drop(portal);
+    let portal = portals.open("p").unwrap();
+    let seed = Secret::new([founder.seed; 32]);
+    let peers = Peers::start(&home, &seed, founder.id(), Arc::clone(&portals), network).unwrap();
+    let entry = portals.find("p").unwrap();
+    peers.share(&entry, &Opened::Own(Arc::clone(&portal))).unwrap();
+    portals.expire_member("p", &goes.id(), Some(now_secs() - 1000)).unwrap();
+    peers.members_changed(&entry).unwrap();
+    let until = Instant::now() + Duration::from_secs(20);
+    let volume = portal.volume(Path::new("/")).unwrap();
+    for n in 0.. {
+        put(&volume, &format!("before-{n}"), 3);
+        if publish(&portal).0.root.epoch == 1 {
+            break;
+        }
+        assert!(Instant::now() < until, "its time is over, and nothing happened");
+        std::thread::sleep(Duration::from_millis(50));
+    }
+    assert_eq!(founder.chain().epoch(), 1);
+    goes_on_in_the_next_epoch(&founder, &portal, &goes);
+    peers.close();
 }

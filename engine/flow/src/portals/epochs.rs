@@ -88,15 +88,44 @@ impl Portals {
                 // It never had a secret that opens anything.
                 return Ok(());
             }
-            // Nor may those be handed the next one whose time is over.
-            let over = |device: &DeviceId| !chain.admits(device, now);
-            let expired: Vec<_> =
-                chain.readers().map(|member| member.device).filter(over).collect();
-            for device in expired {
-                chain.append(&key, now, Act::Remove { device, last: 0 })?;
-            }
-            let rotation = chain.rotation(&chain.next_secret(&self.key), random_secret)?;
-            Ok(chain.append(&key, now, rotation)?)
+            self.rotate(chain, now)
         })
     }
+
+    /// If the time of a member who reads is over, it is removed, and what is
+    /// written from now on is sealed with a secret that it is not handed. True
+    /// if there was one. Of a portal that another device made, nothing is done.
+    pub fn end_expired(&self, name: &str) -> Result<bool> {
+        let now = now_secs();
+        let is_due = |chain: &Chain| {
+            chain.founder() == self.key().device_id() && !expired(chain, now).is_empty()
+        };
+        let (_, directory) = self.record(name)?;
+        if !members::read(&directory)?.is_some_and(|chain| is_due(&chain)) {
+            return Ok(false);
+        }
+        self.change(name, |chain| {
+            let due = is_due(chain);
+            if due {
+                self.rotate(chain, now)?;
+            }
+            Ok(due)
+        })
+    }
+
+    /// The next epoch begins, without those whose time is over.
+    fn rotate(&self, chain: &mut Chain, now: u64) -> Result<()> {
+        let key = self.key();
+        for device in expired(chain, now) {
+            chain.append(&key, now, Act::Remove { device, last: 0 })?;
+        }
+        let rotation = chain.rotation(&chain.next_secret(&self.key), random_secret)?;
+        Ok(chain.append(&key, now, rotation)?)
+    }
+}
+
+/// Who would be handed the next secret although their time is over.
+pub(crate) fn expired(chain: &Chain, now: u64) -> Vec<DeviceId> {
+    let readers = chain.readers().map(|member| member.device);
+    readers.filter(|device| !chain.admits(device, now)).collect()
 }
