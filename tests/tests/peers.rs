@@ -357,8 +357,17 @@ fn what_is_warmed_up_is_there_offline_through_the_mount() {
         device.json(&told, "d['paths'][0]['bytes_here'], d['paths'][0]['bytes']")
     };
     assert_eq!(here(reader), "0 300000");
-    reader.warp(["warmup", "m/d"]).ok();
+    let told = reader.warp(["warmup", "--explain", "--json", "m/d"]).ok();
+    let each = "{(c['from'], c['asked'][0]['peer'], c['asked'][0]['why'], \
+                c['asked'][0]['candidates'][0]['peer']) for c in d['paths'][0]['explained']}";
+    let name = reader.json(&reader.warp(["peers", "--json"]).ok(), "d['peers'][0]['name']");
+    let from_it = format!("{{('{name}', '{name}', 'planned', '{name}')}}");
+    assert_eq!(reader.json(&told, each), from_it);
+    let bytes = "sum(c['bytes'] for c in d['paths'][0]['explained']) >= 300000";
+    assert_eq!(reader.json(&told, bytes), "True");
     assert_eq!(here(reader), "300000 300000");
+    let nothing = reader.warp(["warmup", "--explain", "m/d"]).ok();
+    assert_eq!(nothing.stdout, "", "nothing comes a second time");
     reader.warp(["umount", "m"]).ok();
     reader.warp(["mount", "--offline", "p", "m"]).ok();
     assert!(fs::read(reader.at("d/warm")).unwrap() == warm);

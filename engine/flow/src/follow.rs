@@ -14,7 +14,7 @@ mod walk;
 mod warm;
 
 pub use volume::FollowVolume;
-pub use warm::Warmed;
+pub use warm::{WarmHow, Warmed};
 
 use crate::archive::TreeKeys;
 use crate::error::{FlowError, Refusal, Result};

@@ -73,6 +73,8 @@ pub const EXPECTED_CHUNKS: usize = 16 << 10;
 pub const CACHE_BYTES: u64 = 10 << 30;
 /// It is looked whether these are too many after so many more chunks.
 pub const CACHE_LOOK_EVERY: u64 = 256;
+/// Chunks of which it is told how they came, in one answer.
+pub const EXPLAINED_CHUNKS: usize = 64 << 10;
 /// Chunks that a warm-up asks for ahead.
 pub const WARM_AHEAD: usize = 1024;
 /// Nodes that are asked for ahead of a walk over many.

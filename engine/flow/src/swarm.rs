@@ -8,7 +8,10 @@
 //! Tested by `engine/flow/tests/swarm.rs` and `tests/tests/peers.rs`.
 
 mod check;
+mod explain;
 mod task;
+
+pub use explain::{AskedOf, Explained, Listener};
 
 use crate::error::{FlowError, Result};
 use crate::limits::{AHEAD_BYTES, CACHE_BYTES, FETCH_WITHIN};
@@ -103,6 +106,7 @@ pub struct Swarm {
     cache: CacheLimit,
     fresh: Fresh,
     ahead: Ahead,
+    listeners: explain::Listeners,
     counters: Arc<Counters>,
 }
 
@@ -115,21 +119,23 @@ impl Swarm {
         let cache: CacheLimit = Arc::new(AtomicU64::new(CACHE_BYTES));
         let fresh = Fresh::default();
         let ahead: Ahead = Arc::new(AtomicU64::new(AHEAD_BYTES));
+        let listeners = explain::Listeners::default();
         let checkers = |done: &_| check::Checkers::start(&store, &cache, &fresh, done);
-        let task = task::Task::new(
-            Arc::clone(&store),
-            Arc::clone(&counters),
-            Arc::clone(&ahead),
-            checkers,
-        );
+        let told = (Arc::clone(&counters), Arc::clone(&ahead), listeners.clone());
+        let task = task::Task::new(Arc::clone(&store), told, checkers);
         runtime.spawn(task.run(asked));
         let offline = AtomicBool::new(false);
-        Arc::new(Self { store, asks, offline, cache, fresh, ahead, counters })
+        Arc::new(Self { store, asks, offline, cache, fresh, ahead, listeners, counters })
     }
 
     /// What it has done so far.
     pub fn counters(&self) -> &Counters {
         &self.counters
+    }
+
+    /// From now on it is noted how chunks come, until this is dropped.
+    pub fn explain(&self) -> Listener {
+        self.listeners.add()
     }
 
     /// From now on it asks nobody, or does again.

@@ -29,6 +29,17 @@ pub enum Why {
     Hedge,
 }
 
+impl Why {
+    /// One word for it, which stays.
+    pub fn word(self) -> &'static str {
+        match self {
+            Self::Planned => "planned",
+            Self::Rescue => "rescue",
+            Self::Hedge => "hedge",
+        }
+    }
+}
+
 /// Ask this peer for this chunk.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Assignment {

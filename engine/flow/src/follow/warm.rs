@@ -9,6 +9,7 @@ use crate::error::Result;
 use crate::limits::WARM_AHEAD;
 use crate::progress::{Problem, Progress};
 use crate::source::ChunkSource as _;
+use crate::swarm::Explained;
 use std::collections::HashSet;
 use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
@@ -28,6 +29,18 @@ pub struct Warmed {
     pub bytes_here: u64,
     /// What could not be looked at or had.
     pub problems: Vec<Problem>,
+    /// How chunks came, if that was asked for: those of content and those
+    /// of the tree.
+    pub explained: Vec<Explained>,
+}
+
+/// What a warm-up does besides.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct WarmHow {
+    /// Fetches no content: it only says how much is here.
+    pub check: bool,
+    /// Notes how each chunk comes.
+    pub explain: bool,
 }
 
 /// What is to be fetched.
@@ -49,9 +62,9 @@ impl Wanted {
 }
 
 impl Follower {
-    /// Fetches all content of a file, or of everything below a directory; with
-    /// `check`, only says how much of it is here.
-    pub fn warm(&self, path: &Path, check: bool, progress: &Progress) -> Result<Warmed> {
+    /// Fetches all content of a file, or of everything below a directory.
+    pub fn warm(&self, path: &Path, how: WarmHow, progress: &Progress) -> Result<Warmed> {
+        let listener = how.explain.then(|| self.source.swarm.explain());
         let tree = self.tree()?;
         let mut warmed = Warmed::default();
         let mut wanted = Wanted::default();
@@ -84,13 +97,14 @@ impl Follower {
         let here = |chunk: &&ChunkRef| self.store().contains(&chunk.id);
         warmed.bytes_here =
             wanted.chunks.iter().filter(here).map(|chunk| u64::from(chunk.len)).sum();
-        if !check {
+        if !how.check {
             progress.set_total(warmed.bytes);
             if let Err(e) = self.fetch_all(&wanted.chunks, progress) {
                 // The others would fail for the same reason, each after a while.
                 warmed.problems.push(problem(path.as_os_str().as_bytes(), e));
             }
         }
+        warmed.explained = listener.map(|listener| listener.take()).unwrap_or_default();
         Ok(warmed)
     }
 

@@ -6,6 +6,7 @@
 //! hashes or touches a disk. Tested by `engine/flow/tests/swarm.rs`.
 
 use super::check::{Arrived, Checked, Checkers};
+use super::explain::{AskedOf, Explained, Listeners};
 use super::{Ahead, Ask, Asked, Counters, Outcome, Peer};
 use crate::limits::{
     AHEAD_BYTES, AHEAD_CHUNK_BYTES, AHEAD_MOST_BYTES, AHEAD_SPAN, EXPECTED_CHUNKS, FETCH_WITHIN,
@@ -20,7 +21,9 @@ use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender, unbounded_channel};
 use warp_cache::store::Store;
 use warp_format::{ChunkId, DeviceId};
 use warp_net::Event;
-use warp_plan::{ChunkNo, Decision, Due, Holders, PEERS_MAX, PeerNo, Planner, Traits, Why};
+use warp_plan::{
+    Assignment, ChunkNo, Decision, Due, Holders, PEERS_MAX, PeerNo, Planner, Traits, Why,
+};
 
 /// How often round trips are measured anew while something is under way.
 const MEASURE_EVERY: Duration = Duration::from_millis(100);
@@ -48,6 +51,9 @@ struct Wanted {
     id: ChunkId,
     len: u32,
     waiters: Vec<(Instant, SyncSender<Outcome>)>,
+    /// Since when, and who was asked, if somebody wants to know that.
+    since: Instant,
+    asked: Vec<AskedOf>,
     /// What came of asking for it the last time.
     trouble: Option<String>,
 }
@@ -65,6 +71,7 @@ pub(super) struct Task {
     store: Arc<Store>,
     counters: Arc<Counters>,
     ahead: Ahead,
+    listeners: Listeners,
     checkers: Checkers,
     checked: UnboundedReceiver<Checked>,
     planner: Planner,
@@ -93,8 +100,7 @@ pub(super) struct Task {
 impl Task {
     pub(super) fn new(
         store: Arc<Store>,
-        counters: Arc<Counters>,
-        ahead: Ahead,
+        (counters, ahead, listeners): (Arc<Counters>, Ahead, Listeners),
         checkers: impl FnOnce(&UnboundedSender<Checked>) -> Checkers,
     ) -> Self {
         let (events, happened) = unbounded_channel();
@@ -107,6 +113,7 @@ impl Task {
             store,
             counters,
             ahead,
+            listeners,
             checkers,
             checked,
             planner,
@@ -241,7 +248,8 @@ impl Task {
             .map(|(number, _)| *number)
             .collect();
         self.planner.want(number, len, due, holders);
-        let wanted = Wanted { id, len, waiters: Vec::new(), trouble: None };
+        let (waiters, since, asked) = (Vec::new(), Instant::now(), Vec::new());
+        let wanted = Wanted { id, len, waiters, since, asked, trouble: None };
         self.wanted.insert(number, wanted);
         self.chunks.insert(id, number);
         number
@@ -391,6 +399,11 @@ impl Task {
                 };
                 self.counters.chunks.fetch_add(1, Ordering::Relaxed);
                 self.counters.bytes.fetch_add(len, Ordering::Relaxed);
+                if !wanted.asked.is_empty() {
+                    let (chunk, bytes, took) = (wanted.id, len, wanted.since.elapsed());
+                    let (from, asked) = (device, wanted.asked);
+                    self.listeners.tell(&Explained { chunk, bytes, from, took, asked });
+                }
                 for (_, waiter) in wanted.waiters {
                     // One that has stopped waiting has gone.
                     let _ = waiter.try_send(Outcome::Here(sealed.clone()));
@@ -484,9 +497,13 @@ impl Task {
                 !open.chunks.is_empty() || open.peer != stop.peer
             });
         }
+        let explain = !decision.assignments.is_empty() && self.listeners.any();
         // What goes to one peer goes together, in order.
         let mut batches: Vec<(PeerNo, Vec<ChunkNo>, u64)> = Vec::new();
         for assignment in decision.assignments {
+            if explain {
+                self.note(&assignment);
+            }
             let Some(wanted) = self.wanted.get(&assignment.chunk) else { continue };
             if assignment.why == Why::Hedge {
                 self.counters.hedges.fetch_add(1, Ordering::Relaxed);
@@ -513,6 +530,22 @@ impl Task {
         }
         for (peer, chunks, _) in batches {
             self.request(peer, chunks);
+        }
+    }
+
+    /// Notes a decision for those who want to know.
+    fn note(&mut self, assignment: &Assignment) {
+        let now = self.now();
+        let device = |peer: &PeerNo| self.ways.get(peer).map(|way| way.device);
+        let until = |finish: u64| Duration::from_micros(finish.saturating_sub(now));
+        let Some(peer) = device(&assignment.peer) else { return };
+        let candidates = assignment.candidates.iter().flatten();
+        let candidates = candidates.filter_map(|c| Some((device(&c.peer)?, until(c.finish))));
+        let (why, expected) = (assignment.why, until(assignment.finish));
+        let candidates = candidates.collect();
+        if let Some(wanted) = self.wanted.get_mut(&assignment.chunk) {
+            let after = wanted.since.elapsed();
+            wanted.asked.push(AskedOf { peer, why, after, expected, candidates });
         }
     }
 

@@ -124,6 +124,10 @@ pub(crate) struct Warmup {
     /// Fetch nothing: say how much is here
     #[arg(long, env = "WARP_CHECK", value_parser = clap::builder::FalseyValueParser::new())]
     pub(crate) check: bool,
+    /// Say of each chunk that comes which peers could give it, when each was
+    /// expected to, who was asked, and who gave it
+    #[arg(long, env = "WARP_EXPLAIN", value_parser = clap::builder::FalseyValueParser::new())]
+    pub(crate) explain: bool,
     #[command(flatten)]
     pub(crate) passphrase: PassphraseArg,
 }

@@ -401,6 +401,9 @@ pub(crate) struct WarmUp {
     pub(crate) path: WirePath,
     /// Only say how much is here.
     pub(crate) check: bool,
+    /// Say how each chunk came.
+    #[serde(default)]
+    pub(crate) explain: bool,
 }
 
 #[derive(Debug, Serialize, Deserialize)]
@@ -411,6 +414,38 @@ pub(crate) struct Warmed {
     /// Of these, how many were here before.
     pub(crate) bytes_here: u64,
     pub(crate) problems: Vec<WireProblem>,
+    #[serde(default)]
+    pub(crate) explained: Vec<WireExplained>,
+}
+
+/// How a chunk came: the documented form of `warp warmup --explain --json`.
+#[derive(Debug, Serialize, Deserialize)]
+pub(crate) struct WireExplained {
+    pub(crate) chunk: String,
+    pub(crate) bytes: u64,
+    pub(crate) from: Option<String>,
+    pub(crate) took_us: u64,
+    pub(crate) asked: Vec<WireAsked>,
+}
+
+/// A peer that was asked for it.
+#[derive(Debug, Serialize, Deserialize)]
+pub(crate) struct WireAsked {
+    pub(crate) peer: String,
+    /// `planned`, `rescue` or `hedge`.
+    pub(crate) why: String,
+    /// After the chunk was wanted.
+    pub(crate) after_us: u64,
+    /// From then on.
+    pub(crate) expected_us: u64,
+    pub(crate) candidates: Vec<WireCandidate>,
+}
+
+/// A holder that was compared.
+#[derive(Debug, Serialize, Deserialize)]
+pub(crate) struct WireCandidate {
+    pub(crate) peer: String,
+    pub(crate) expected_us: u64,
 }
 
 #[derive(Debug, Serialize, Deserialize)]

@@ -11,20 +11,24 @@ use crate::config::Config;
 use crate::daemon::metrics::Sample;
 use crate::daemon::wire::{
     ExpireIn, Expired, InviteTo, Invited, JoinPortal, Joined, MemberRow, NamePortal, PeerRow,
-    WarmUp, Warmed, When, WireProblem,
+    WarmUp, Warmed, When, WireAsked, WireCandidate, WireExplained, WireProblem,
 };
 use crate::parse;
 use crate::report::{Exit, Failure};
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashMap};
 use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, PoisonError};
+use std::time::Duration;
 use warp_flow::Progress;
+use warp_flow::follow::WarmHow;
 use warp_flow::members::now_secs;
 use warp_flow::opened::Opened;
 use warp_flow::peers::{Network, Peers};
 use warp_flow::portals::PortalEntry;
+use warp_flow::swarm::{AskedOf, Explained};
+use warp_format::DeviceId;
 use warp_format::members::Capability;
 use warp_format::ticket::Ticket;
 
@@ -297,13 +301,19 @@ impl Edge {
                 format!("{}: all of it is here: this device writes it", directory.display());
             return Err(Failure::new(Exit::Usage, cause).into());
         };
-        let done = follower.warm(&path, ask.check, progress)?;
+        let how = WarmHow { check: ask.check, explain: ask.explain };
+        let done = follower.warm(&path, how, progress)?;
+        let peers = self.keys()?.peers.lock().unwrap_or_else(PoisonError::into_inner).clone();
+        let rows = peers.map(|peers| peers.status()).unwrap_or_default();
+        let names: HashMap<_, _> = rows.into_iter().map(|row| (row.device, row.name)).collect();
+        let explained = done.explained.iter().map(|one| explained(one, &names)).collect();
         Ok(Warmed {
             files: done.files,
             chunks: done.chunks,
             bytes: done.bytes,
             bytes_here: done.bytes_here,
             problems: done.problems.into_iter().map(WireProblem::from).collect(),
+            explained,
         })
     }
 
@@ -327,6 +337,33 @@ impl Edge {
                 tracing::error!("close: {e}");
             }
         }
+    }
+}
+
+/// How a chunk came, with what peers are called.
+fn explained(one: &Explained, names: &HashMap<DeviceId, String>) -> WireExplained {
+    let name = |peer: &DeviceId| names.get(peer).cloned().unwrap_or_else(|| peer.to_string());
+    let micros = |time: Duration| u64::try_from(time.as_micros()).unwrap_or(u64::MAX);
+    let asked = |asked: &AskedOf| WireAsked {
+        peer: name(&asked.peer),
+        why: asked.why.word().to_owned(),
+        after_us: micros(asked.after),
+        expected_us: micros(asked.expected),
+        candidates: asked
+            .candidates
+            .iter()
+            .map(|(peer, expected)| WireCandidate {
+                peer: name(peer),
+                expected_us: micros(*expected),
+            })
+            .collect(),
+    };
+    WireExplained {
+        chunk: format!("{:#}", one.chunk),
+        bytes: one.bytes,
+        from: one.from.as_ref().map(name),
+        took_us: micros(one.took),
+        asked: one.asked.iter().map(asked).collect(),
     }
 }
 
