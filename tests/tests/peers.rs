@@ -367,7 +367,7 @@ fn what_is_warmed_up_is_there_offline_through_the_mount() {
     assert_eq!(reader.json(&told, bytes), "True");
     assert_eq!(here(reader), "300000 300000");
     let nothing = reader.warp(["warmup", "--explain", "m/d"]).ok();
-    assert_eq!(nothing.stdout, "", "nothing comes a second time");
+    assert_eq!(nothing.stdout, b"", "nothing comes a second time");
     reader.warp(["umount", "m"]).ok();
     reader.warp(["mount", "--offline", "p", "m"]).ok();
     assert!(fs::read(reader.at("d/warm")).unwrap() == warm);
