@@ -16,6 +16,7 @@
 //! what `repair` has set aside.
 
 mod audit;
+mod list;
 mod mend;
 mod sweep;
 
@@ -28,6 +29,7 @@ use warp_format::pack::{PACK_HEADER_LEN, PackHeader, PackIndex, Place};
 use warp_format::{ChunkId, FormatError, SealedChunk};
 
 pub use audit::{Audit, Damage};
+pub use list::Listed;
 pub use mend::{Contents, Examined, Mended, Remedy};
 pub use sweep::{Sweep, Swept};
 pub use warp_format::pack::Class;
@@ -50,6 +52,9 @@ pub struct Store {
 struct State {
     packs: BTreeMap<PackName, Pack>,
     index: HashMap<ChunkId, (PackName, Place)>,
+    /// Where what came lies, in its order, and how many came.
+    runs: Vec<list::Run>,
+    arrived: u64,
     /// The greatest number that a pack of each class had.
     newest: BTreeMap<Class, u32>,
     /// What was put since a sweep began, which must not take it.
@@ -123,6 +128,8 @@ impl Store {
         let mut state = State {
             packs: BTreeMap::new(),
             index: HashMap::new(),
+            runs: Vec::new(),
+            arrived: 0,
             newest: BTreeMap::new(),
             kept: None,
             damaged: HashSet::new(),
@@ -152,6 +159,7 @@ impl Store {
                     for (id, place) in &pack.entries {
                         state.index.entry(*id).or_insert((name, *place));
                     }
+                    state.note_arrived(name, 0, pack.entries.len());
                     state.packs.insert(name, pack);
                 }
                 None => {
@@ -210,8 +218,10 @@ impl Store {
         pack.file.write_at(&bytes, pack.end).map_err(|e| CacheError::io(&file, e))?;
         let len = u32::try_from(chunk.bytes().len()).expect("a sealed chunk is within its limit");
         let place = Place { offset: pack.end + FRAME_LEN as u64, len };
+        let entry = pack.entries.len();
         pack.entries.push((chunk.id(), place));
         pack.end += bytes.len() as u64;
+        state.note_arrived(name, entry, 1);
         state.index.insert(chunk.id(), (name, place));
         state.damaged.remove(&chunk.id());
         Ok(())

@@ -37,11 +37,41 @@ fn chunk(n: u8) -> SealedChunk {
     SealedChunk::found((0..len).map(|i| (i as u8).wrapping_mul(n | 1) ^ n).collect())
 }
 
+/// What one was told that asks for all that came since it asked last.
+#[derive(Default)]
+struct Told {
+    ids: HashSet<ChunkId>,
+    next: u64,
+}
+
+impl Told {
+    /// Asks for a page now and then, and must then know all that is there.
+    fn catch_up(&mut self, store: &Store, count: usize) {
+        if count % 3 == 1 {
+            return;
+        }
+        loop {
+            let page = store.list(self.next, 4);
+            assert!(page.ids.len() <= 4);
+            let is_all = page.next == self.next;
+            assert!(!is_all || page.ids.is_empty());
+            self.next = page.next;
+            self.ids.extend(page.ids);
+            if is_all {
+                break;
+            }
+        }
+        let missing: Vec<_> = store.ids().into_iter().filter(|id| !self.ids.contains(id)).collect();
+        assert!(missing.is_empty(), "never told of {missing:?}");
+    }
+}
+
 /// Runs the acts on a store and on a map from id to the best class that the
 /// chunk was put with; compares after each.
 fn run(disk: Arc<dyn Disk>, acts: &[Act]) {
     let open = || Store::open_with(Arc::clone(&disk), 2000).unwrap().0;
     let mut store = open();
+    let mut told = Told::default();
     let mut model: HashMap<ChunkId, Class> = HashMap::new();
     // Chunks that were *own* at some time: a sweep may take them.
     let mut own = HashSet::new();
@@ -71,8 +101,12 @@ fn run(disk: Arc<dyn Disk>, acts: &[Act]) {
             }
             Act::Sweep(bit, percent) => sweep(&store, *bit, *percent, &mut model, &mut own),
             // No power cut: everything written is there.
-            Act::Restart => store = open(),
+            Act::Restart => {
+                store = open();
+                told = Told::default();
+            }
         }
+        told.catch_up(&store, model.len());
         for (id, class) in &model {
             let found = store.get(id);
             assert!(found.is_ok(), "{class:?} chunk {id}: {found:?} after {act:?}");
