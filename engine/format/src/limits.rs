@@ -60,6 +60,10 @@ pub const MAX_HEAD_FRAME_LEN: usize = 256 << 10;
 pub const MAX_MEMBERS_FRAME_LEN: usize = 1 << 20;
 /// Chunks that one request may ask for.
 pub const MAX_REQUEST_IDS: usize = 64;
+/// Ids in one *listed* frame.
+pub const MAX_LISTED_IDS: usize = 16 << 10;
+/// Longest *listed* frame, in bytes.
+pub const MAX_LISTED_FRAME_LEN: usize = 32 * MAX_LISTED_IDS + 64;
 /// Roots that a peer may say it holds whole.
 pub const MAX_WHOLE_ROOTS: usize = 256;
 /// Fingerprints in one frame.

@@ -12,16 +12,18 @@
 //! kind, body. Kind and body together are the postcard encoding of [`Frame`],
 //! so the kind is the number of the variant: variants are never reordered.
 
+mod ask;
 mod have;
 
+pub use ask::{Change, Changed, Listed, Unchanged};
 pub use have::{Have, Held, Prints};
 
 use crate::error::{FormatError, Result};
 use crate::id::{ChunkId, DeviceId};
 use crate::keys::{Secret, SigningKey, verify_signature};
 use crate::limits::{
-    MAX_CONTROL_LEN, MAX_HEAD_FRAME_LEN, MAX_MEMBERS_FRAME_LEN, MAX_NAME_LEN, MAX_REQUEST_IDS,
-    MAX_SEALED_LEN, WIRE_VERSION,
+    MAX_CONTROL_LEN, MAX_HEAD_FRAME_LEN, MAX_LISTED_FRAME_LEN, MAX_MEMBERS_FRAME_LEN, MAX_NAME_LEN,
+    MAX_REQUEST_IDS, MAX_SEALED_LEN, WIRE_VERSION,
 };
 use core::fmt;
 use serde::de::{Deserializer, Error as _, SeqAccess, Visitor};
@@ -114,6 +116,24 @@ pub enum Frame {
     },
     /// Chunks are asked for: the first and only frame of a stream of its own.
     Request(Request),
+    /// "What do you hold that came after these?": on a stream of its own.
+    List {
+        /// The session.
+        session: u32,
+        /// What [`Listed::next`] said last, or 0.
+        after: u64,
+    },
+    /// The answer, on that stream.
+    Listed(Listed),
+    /// A change of the members is asked for: on a stream of its own.
+    Change {
+        /// The session.
+        session: u32,
+        /// What is to be changed.
+        change: Change,
+    },
+    /// The answer, on that stream.
+    Changed(Changed),
 }
 
 /// Why an invite was not honoured.
@@ -309,6 +329,10 @@ fn limit(kind: u8) -> Result<(&'static str, usize)> {
         10 => ("welcome frame", MAX_MEMBERS_FRAME_LEN),
         11 => ("denied frame", MAX_CONTROL_LEN),
         12 => ("request frame", MAX_CONTROL_LEN),
+        13 => ("list frame", MAX_CONTROL_LEN),
+        14 => ("listed frame", MAX_LISTED_FRAME_LEN),
+        15 => ("change frame", MAX_CONTROL_LEN),
+        16 => ("changed frame", MAX_CONTROL_LEN),
         _ => return Err(FormatError::Invalid { at: "frame kind" }),
     })
 }
@@ -371,6 +395,10 @@ impl Frame {
             Self::Welcome { .. } => 10,
             Self::Denied { .. } => 11,
             Self::Request(_) => 12,
+            Self::List { .. } => 13,
+            Self::Listed(_) => 14,
+            Self::Change { .. } => 15,
+            Self::Changed(_) => 16,
         };
         limit(kind).map_or("frame", |(name, _)| name)
     }

@@ -4,7 +4,11 @@
 use proptest::collection::vec;
 use proptest::prelude::*;
 use warp_format::keys::SigningKey;
-use warp_format::wire::{Answer, Denied, Frame, Have, Header, Held, Prints, Redeem, Request};
+use warp_format::members::Capability;
+use warp_format::wire::{
+    Answer, Change, Changed, Denied, Frame, Have, Header, Held, Listed, Prints, Redeem, Request,
+    Unchanged,
+};
 use warp_format::{ChunkId, DeviceId, Secret};
 
 fn id() -> impl Strategy<Value = ChunkId> {
@@ -64,6 +68,33 @@ fn frame() -> impl Strategy<Value = Frame> {
         why.prop_map(|why| Frame::Denied { why }),
         (any::<u32>(), vec(id(), 1..=64))
             .prop_map(|(session, ids)| Frame::Request(Request { session, ids })),
+        (any::<u32>(), any::<u64>()).prop_map(|(session, after)| Frame::List { session, after }),
+        (any::<u64>(), vec(id(), 0..100))
+            .prop_map(|(next, ids)| Frame::Listed(Listed { next, ids })),
+        (any::<u32>(), change()).prop_map(|(session, change)| Frame::Change { session, change }),
+        any::<u64>().prop_map(|invites| Frame::Changed(Changed::Done { invites })),
+        Just(Frame::Changed(Changed::Unchanged { why: Unchanged::NotAllowed })),
+    ]
+}
+
+fn change() -> impl Strategy<Value = Change> {
+    let device = || any::<[u8; 32]>().prop_map(DeviceId);
+    let capability = prop_oneof![
+        Just(Capability::Custodian),
+        Just(Capability::Reader),
+        Just(Capability::Writer),
+        Just(Capability::Admin)
+    ];
+    let numbers = (any::<u64>(), any::<u32>(), any::<bool>());
+    prop_oneof![
+        (device(), capability, numbers).prop_map(
+            |(key, capability, (expires, uses, may_invite))| {
+                Change::Invite { key, capability, may_invite, expires, uses }
+            }
+        ),
+        device().prop_map(|device| Change::Remove { device }),
+        (device(), any::<Option<u64>>()).prop_map(|(device, at)| Change::Expire { device, at }),
+        Just(Change::CloseInvites),
     ]
 }
 

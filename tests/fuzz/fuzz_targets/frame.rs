@@ -3,7 +3,7 @@
 #![no_main]
 
 use libfuzzer_sys::fuzz_target;
-use warp_format::limits::{MAX_HELD_PRINTS, MAX_NAME_LEN, MAX_REQUEST_IDS, MAX_WHOLE_ROOTS};
+use warp_format::limits::{MAX_HELD_PRINTS, MAX_LISTED_IDS, MAX_NAME_LEN, MAX_REQUEST_IDS, MAX_WHOLE_ROOTS};
 use warp_format::wire::{Frame, Have, Header, Held};
 
 fn decode(bytes: &[u8]) -> Option<Frame> {
@@ -17,13 +17,14 @@ fuzz_target!(|input: &[u8]| {
     // Once more with the length, version and kind that let the body be read.
     let Some((kind, body)) = input.split_first() else { return };
     let mut bytes = (body.len() as u32 + 2).to_le_bytes().to_vec();
-    bytes.extend_from_slice(&[1, kind % 13]);
+    bytes.extend_from_slice(&[1, kind % 17]);
     bytes.extend_from_slice(body);
     let Some(frame) = decode(&bytes) else { return };
     match &frame {
         Frame::Request(request) => {
             assert!((1..=MAX_REQUEST_IDS).contains(&request.ids.len()));
         }
+        Frame::Listed(listed) => assert!(listed.ids.len() <= MAX_LISTED_IDS),
         Frame::Redeem(redeem) => {
             assert!(redeem.name.len() <= MAX_NAME_LEN);
             assert!(redeem.verify(&[0; 32], &redeem.invite).is_err(), "a signature was guessed");

@@ -9,13 +9,14 @@ use crate::limits::{
 };
 use crate::portal::MAX_PORTAL_NAME_LEN;
 use crate::wrap::WrappedEpoch;
+use serde::{Deserialize, Serialize};
 
 const AT: &str = "membership record";
 const CONTEXT: &str = "warp v1 membership record";
 const SIGNATURE_LEN: usize = 64;
 
 /// What a member may do; each may do what those before it may.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 pub enum Capability {
     /// Hold and serve sealed chunks, and read nothing.
     Custodian,

@@ -1,4 +1,6 @@
 use super::*;
+use crate::limits::MAX_LISTED_IDS;
+use crate::members::Capability;
 
 fn decode(bytes: &[u8]) -> Result<Frame> {
     let at = "frame";
@@ -16,6 +18,11 @@ fn hex(bytes: &[u8]) -> String {
 fn redeem() -> Redeem {
     let invite = SigningKey::from_seed(&Secret::new([5; 32]));
     Redeem::sign(&invite, &[6; 32], &DeviceId([7; 32]), [8; 32], "laptop")
+}
+
+fn invite() -> Change {
+    let (key, capability) = (DeviceId([7; 32]), Capability::Writer);
+    Change::Invite { key, capability, may_invite: true, expires: 300, uses: 3 }
 }
 
 /// The bytes of every frame. They may not change within version 1.
@@ -54,6 +61,32 @@ fn the_bytes_of_every_frame() {
         (
             Frame::Request(Request { session: 5, ids }),
             format!("44000000010c0502{}{}", b32("01"), b32("02")),
+        ),
+        (Frame::List { session: 5, after: 300 }, "05000000010d05ac02".to_owned()),
+        (
+            Frame::Listed(Listed { next: 300, ids: vec![ChunkId([1; 32])] }),
+            format!("25000000010eac0201{}", b32("01")),
+        ),
+        (
+            Frame::Change { session: 5, change: invite() },
+            format!("29000000010f0500{}0201ac0203", b32("07")),
+        ),
+        (
+            Frame::Change { session: 5, change: Change::Remove { device: DeviceId([7; 32]) } },
+            format!("24000000010f0501{}", b32("07")),
+        ),
+        (
+            Frame::Change {
+                session: 5,
+                change: Change::Expire { device: DeviceId([7; 32]), at: Some(300) },
+            },
+            format!("27000000010f0502{}01ac02", b32("07")),
+        ),
+        (Frame::Change { session: 5, change: Change::CloseInvites }, "04000000010f0503".to_owned()),
+        (Frame::Changed(Changed::Done { invites: 300 }), "05000000011000ac02".to_owned()),
+        (
+            Frame::Changed(Changed::Unchanged { why: Unchanged::Failed }),
+            "0400000001100103".to_owned(),
         ),
     ];
     for (frame, expected) in cases {
@@ -144,6 +177,10 @@ fn counts_and_names_over_their_limits_are_refused() {
     let invalid = |at| Err(FormatError::Invalid { at });
     assert_eq!(read(request(MAX_REQUEST_IDS + 1)), invalid("request frame"));
     assert_eq!(read(request(0)), invalid("request frame"));
+    let listed =
+        |count| Frame::Listed(Listed { next: u64::MAX, ids: vec![ChunkId([1; 32]); count] });
+    assert!(read(listed(MAX_LISTED_IDS)).is_ok());
+    assert_eq!(read(listed(MAX_LISTED_IDS + 1)), invalid("listed frame"));
     let roots = |count| {
         let roots = vec![ChunkId([1; 32]); count];
         Frame::Have { session: 0, have: Have::Whole { roots } }
@@ -161,6 +198,8 @@ fn every_frame_cut_anywhere_or_followed_by_anything_is_refused() {
         Frame::Redeem(redeem()),
         Frame::Head { session: 70_000, head: vec![1; 300] },
         Frame::Request(Request { session: 5, ids: vec![ChunkId([1; 32]); 3] }),
+        Frame::Listed(Listed { next: 9, ids: vec![ChunkId([1; 32]); 3] }),
+        Frame::Change { session: 5, change: invite() },
     ];
     for frame in frames {
         let bytes = frame.encode().unwrap();
