@@ -5,6 +5,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use warp_cache::CacheError;
 use warp_format::{ChunkId, DeviceId, FormatError};
+use warp_net::Unchanged;
 
 /// An error of this crate.
 #[derive(Debug, Clone, thiserror::Error)]
@@ -49,11 +50,31 @@ pub enum FlowError {
     /// This device only reads the portal.
     #[error("the portal is written on another device, and only that one can do this")]
     NotWriter,
+    /// This device is a custodian of the portal.
+    #[error("this device is a custodian of the portal: it keeps its chunks, and can read nothing")]
+    KeepsOnly,
     /// Only a portal's founder changes who is a member.
     #[error("only the device that made the portal ({founder}) can say who is a member")]
     NotFounder {
         /// That device.
         founder: DeviceId,
+    },
+    /// That device is not connected.
+    #[error(
+        "the device that made the portal cannot be reached, and only it changes who is a member"
+    )]
+    FounderAway,
+    /// This device may not change who is a member in that way.
+    #[error("this device is a {capability} of the portal, and has no right to that")]
+    NoRight {
+        /// What it is.
+        capability: &'static str,
+    },
+    /// That device was asked to, and did not.
+    #[error("the device that made the portal changed nothing: {why}")]
+    Unchanged {
+        /// Why.
+        why: Unchanged,
     },
     /// Nobody was ever invited to it.
     #[error("no other device was ever invited to the portal")]
@@ -290,9 +311,18 @@ impl FlowError {
                 FormatError::WrongKey { .. } | FormatError::Locked => Kind::Refused,
                 _ => Kind::Integrity,
             },
-            Self::Unreachable { .. } => Kind::Temporary,
+            Self::Unreachable { .. } | Self::FounderAway => Kind::Temporary,
             Self::NotWriter | Self::JoinedAlready { .. } => Kind::Usage,
-            Self::NotFounder { .. } | Self::NotMember | Self::NotAllowed { .. } => Kind::Refused,
+            Self::NotFounder { .. }
+            | Self::NotMember
+            | Self::NotAllowed { .. }
+            | Self::NoRight { .. }
+            | Self::KeepsOnly => Kind::Refused,
+            Self::Unchanged { why } => match why {
+                Unchanged::NotAllowed | Unchanged::NotFounder => Kind::Refused,
+                Unchanged::Invalid => Kind::Usage,
+                Unchanged::Failed => Kind::Failed,
+            },
             Self::NotShared | Self::NoMember { .. } => Kind::NotFound,
             Self::Net(error) => match error {
                 warp_net::NetError::Denied { .. } | warp_net::NetError::Refused { .. } => {

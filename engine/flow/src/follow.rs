@@ -18,12 +18,12 @@ pub use warm::{WarmHow, Warmed};
 
 use crate::archive::TreeKeys;
 use crate::error::{FlowError, Refusal, Result};
+use crate::heads::{HeadFiles, Heads, is_newer};
 use crate::limits::CACHE_BYTES;
 use crate::members::Membership;
 use crate::reader::TreeReader;
 use crate::source::ChunkSource;
 use crate::swarm::{Counters, Swarm};
-use std::collections::HashMap;
 use std::fs::File;
 use std::path::Path;
 use std::sync::{
@@ -32,15 +32,11 @@ use std::sync::{
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 use volume::Shown;
-use warp_cache::CacheError;
 use warp_cache::disk::Disk;
 use warp_cache::store::{Class, Store};
 use warp_format::record::{FileType, Inode};
-use warp_format::{
-    ChunkId, ChunkRef, DeviceId, FileId, FormatError, Head, PortalId, SealedChunk, Secret,
-};
+use warp_format::{ChunkId, ChunkRef, FileId, FormatError, Head, PortalId, SealedChunk, Secret};
 
-const HEAD_PREFIX: &str = "seen-";
 /// How soon a head that could not be shown is tried again.
 const RETRY_AFTER: Duration = Duration::from_secs(1);
 
@@ -85,7 +81,7 @@ pub(crate) type Tree = TreeReader<Source>;
 pub struct Follower {
     portal: PortalId,
     numbers_key: [u8; 32],
-    disk: Arc<dyn Disk>,
+    files: HeadFiles,
     source: Source,
     keys: Arc<TreeKeys>,
     state: RwLock<State>,
@@ -101,7 +97,7 @@ pub struct Follower {
 #[derive(Default)]
 struct State {
     /// The newest head of each device, and its bytes.
-    heads: HashMap<DeviceId, (Head, Vec<u8>)>,
+    heads: Heads,
     /// What is shown, and of which head.
     shown: Option<(Arc<Tree>, Head)>,
 }
@@ -137,12 +133,8 @@ impl Follower {
         lock: Option<File>,
     ) -> Result<Arc<Self>> {
         let mut state = State::default();
-        for (head, bytes) in read_heads(&*disk, portal)? {
-            let known = state.heads.get(&head.device).map_or(0, |(known, _)| known.sequence);
-            if head.sequence > known {
-                state.heads.insert(head.device, (head, bytes));
-            }
-        }
+        let files = HeadFiles::new(disk, portal);
+        state.heads = files.newest()?;
         let newest = state.heads.values().map(|(head, _)| head).max_by_key(|head| head.sequence);
         let newest = newest.cloned();
         let source = Source { store, swarm };
@@ -154,7 +146,7 @@ impl Follower {
         let follower = Arc::new(Self {
             portal,
             numbers_key: local.for_numbers(),
-            disk,
+            files,
             source,
             keys,
             state: RwLock::new(state),
@@ -239,10 +231,7 @@ impl Follower {
         let known = state.heads.get(&head.device).map(|(known, _)| known);
         let pending = news.next.as_ref().map(|(next, _)| next);
         for known in known.into_iter().chain(pending).filter(|known| known.device == head.device) {
-            if known.sequence == head.sequence && *known != head {
-                return Err(FlowError::Forked { device: head.device, sequence: head.sequence });
-            }
-            if known.sequence >= head.sequence {
+            if !is_newer(&head, known)? {
                 return Ok(false);
             }
         }
@@ -322,7 +311,7 @@ impl Follower {
                 stale.push(volume.changed_between(old, &new)?);
             }
         }
-        self.keep_head(head, bytes)?;
+        self.files.keep(head, bytes)?;
         {
             let mut state = self.write_state();
             state.heads.insert(head.device, (head.clone(), bytes.to_vec()));
@@ -330,25 +319,6 @@ impl Follower {
         }
         for (volume, stale) in volumes.iter().zip(stale) {
             volume.tell(&stale);
-        }
-        Ok(())
-    }
-
-    /// Makes a head durable, and lets go of the one before it.
-    fn keep_head(&self, head: &Head, bytes: &[u8]) -> Result<()> {
-        let io = |source| FlowError::from(CacheError::Io { file: "head".into(), source });
-        let name = head_name(head);
-        // A torn one of an earlier attempt.
-        let (making, prefix) = (format!("{name}.new"), head_prefix(&head.device));
-        let _ = self.disk.remove(&making);
-        let file = self.disk.create(&making).map_err(io)?;
-        file.write_at(bytes, 0).and_then(|()| file.sync()).map_err(io)?;
-        self.disk.rename(&making, &name).map_err(io)?;
-        self.disk.sync_names().map_err(io)?;
-        for other in self.disk.names().map_err(io)? {
-            if other.starts_with(&prefix) && other != name {
-                self.disk.remove(&other).map_err(io)?;
-            }
         }
         Ok(())
     }
@@ -429,36 +399,4 @@ impl Follower {
         let at = tree.resolve(path)?;
         Ok((at, tree.attributes(at)?.ok_or_else(missing)?.inode))
     }
-}
-
-fn head_prefix(device: &DeviceId) -> String {
-    format!("{HEAD_PREFIX}{device:#}-")
-}
-
-fn head_name(head: &Head) -> String {
-    format!("{}{:016x}", head_prefix(&head.device), head.sequence)
-}
-
-/// All heads on this disk that are whole.
-fn read_heads(disk: &dyn Disk, portal: PortalId) -> Result<Vec<(Head, Vec<u8>)>> {
-    let io = |source| FlowError::from(CacheError::Io { file: "head".into(), source });
-    let mut found = Vec::new();
-    for name in disk.names().map_err(io)? {
-        if !name.starts_with(HEAD_PREFIX) {
-            continue;
-        }
-        let Some(file) = disk.open(&name).map_err(io)? else { continue };
-        let len = file.len().map_err(io)?;
-        let mut bytes = vec![0; usize::try_from(len).unwrap_or(usize::MAX)];
-        file.read_at(&mut bytes, 0).map_err(io)?;
-        match Head::open(&bytes) {
-            Ok(head) if head.portal == portal && head_name(&head) == name => {
-                found.push((head, bytes));
-            }
-            Err(e @ FormatError::Version { .. }) => return Err(e.into()),
-            // Torn, or not ours: the peers tell it again.
-            _ => {}
-        }
-    }
-    Ok(found)
 }

@@ -10,11 +10,12 @@
 
 mod book;
 mod dial;
+mod keep;
 mod link;
 mod serve;
 
 use crate::error::{FlowError, Result};
-use crate::home::{Home, write_private};
+use crate::home::{Home, random_secret, write_private};
 use crate::members::now_secs;
 use crate::opened::Opened;
 use crate::portals::epochs::expired;
@@ -28,14 +29,15 @@ use std::num::NonZeroU64;
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 use tokio::runtime::Runtime;
 use tokio::sync::Notify;
-use warp_cache::store::Store;
-use warp_format::members::Chain;
+use warp_cache::store::{Class, Store};
+use warp_format::keys::SigningKey;
+use warp_format::members::{Capability, Chain};
 use warp_format::ticket::Ticket;
 use warp_format::{ChunkId, DeviceId, Head, PortalId, SealedChunk, Secret};
-use warp_net::{Discovery, Endpoint, Found, Have, News, Prints, Rates, Scope};
+use warp_net::{Change, Changed, Discovery, Endpoint, Found, Have, News, Prints, Rates, Scope};
 
 /// How long the end of all connections is waited for.
 const CLOSE_WITHIN: Duration = Duration::from_secs(2);
@@ -44,6 +46,10 @@ const TELL_EVERY: Duration = Duration::from_secs(2);
 /// How often it is looked whose time is over, and how long after that failed.
 const LOOK_FOR_EXPIRED_EVERY: Duration = Duration::from_secs(1);
 const PAUSE_AFTER_FAILURE: Duration = Duration::from_secs(60);
+/// How long it is waited for the device that made a portal, and how often it is
+/// looked whether it is there.
+const WAIT_FOR_FOUNDER: Duration = Duration::from_secs(5);
+const LOOK_FOR_FOUNDER_EVERY: Duration = Duration::from_millis(20);
 /// Addresses in a ticket.
 const TICKET_ADDRESSES: usize = 8;
 
@@ -87,6 +93,8 @@ pub(crate) struct Shared {
     news: Mutex<Vec<DeviceId>>,
     /// There is a new address, or a new member.
     dial: Notify,
+    /// A head has come, or a peer that may have one: for a custodian.
+    heard: Notify,
     over: Notify,
     is_over: AtomicBool,
 }
@@ -106,6 +114,31 @@ impl Shared {
 
     fn is_over(&self) -> bool {
         self.is_over.load(Ordering::Relaxed)
+    }
+
+    /// The way to a device that this one is connected to in a while, or never.
+    fn wait_for(&self, device: &DeviceId) -> Result<Arc<Link>> {
+        let until = Instant::now() + WAIT_FOR_FOUNDER;
+        loop {
+            let link = self.links().get(device).map(Arc::clone);
+            if let Some(link) = link.filter(|link| !link.session.is_closed()) {
+                return Ok(link);
+            }
+            if Instant::now() >= until {
+                return Err(FlowError::FounderAway);
+            }
+            std::thread::sleep(LOOK_FOR_FOUNDER_EVERY);
+        }
+    }
+
+    /// Where a device is, as far as it is known; where it is connected first.
+    fn addresses(&self, device: &DeviceId) -> Vec<SocketAddr> {
+        let linked = self.links().get(device).map(|link| link.session.address());
+        let known = self.book.addresses(device);
+        let mut all: Vec<_> = linked.into_iter().collect();
+        all.extend(known.into_iter().filter(|address| Some(*address) != linked));
+        all.truncate(TICKET_ADDRESSES);
+        all
     }
 
     /// True if something new is known of where a device is.
@@ -132,6 +165,7 @@ impl Shared {
         match &self.opened {
             Opened::Own(portal) => portal.store(),
             Opened::Joined(follower) => follower.store(),
+            Opened::Kept(keeper) => keeper.store(),
         }
     }
 
@@ -145,17 +179,30 @@ impl Shared {
                 }
             },
             Opened::Joined(follower) => follower.heads(),
+            Opened::Kept(keeper) => keeper.heads(),
         }
     }
 
-    /// A head came from a peer; true if it was new.
-    fn take_head(&self, bytes: &[u8]) -> Result<bool> {
-        let Opened::Joined(follower) = &self.opened else { return Ok(false) };
-        let head = Head::open(bytes)?;
-        if !self.chain().may_publish(&head.device, head.sequence) {
-            return Err(FlowError::NotAllowed { device: head.device });
+    /// A head came from a peer; true if it was new, and others are to be told.
+    fn take_head(&self, bytes: &[u8], from: DeviceId) -> Result<bool> {
+        let check = || {
+            let head = Head::open(bytes)?;
+            let may = self.chain().may_publish(&head.device, head.sequence);
+            if may { Ok(()) } else { Err(FlowError::NotAllowed { device: head.device }) }
+        };
+        match &self.opened {
+            Opened::Own(_) => Ok(false),
+            Opened::Joined(follower) => {
+                check()?;
+                follower.take_head(bytes)
+            }
+            Opened::Kept(keeper) => {
+                check()?;
+                keeper.take_head(bytes, from)?;
+                self.heard.notify_one();
+                Ok(false)
+            }
         }
-        follower.take_head(bytes)
     }
 
     /// All that is here of an own portal, whatever the last head names: so
@@ -179,6 +226,19 @@ impl Shared {
             link.session.tell(News::Have(Have::Added(prints)));
         }
     }
+}
+
+/// What who redeems an invite may do, and until when.
+#[derive(Debug, Clone, Copy)]
+pub struct Invitation {
+    /// What they may do.
+    pub capability: Capability,
+    /// And whether they may invite others to that.
+    pub may_invite: bool,
+    /// Until when, in seconds since 1970.
+    pub expires: u64,
+    /// How many may redeem it.
+    pub uses: u32,
 }
 
 /// A device of a portal.
@@ -378,9 +438,14 @@ impl Peers {
 
     /// Opens a portal that this device has joined.
     pub fn open(&self, entry: &PortalEntry) -> Result<Opened> {
-        let handle = self.handle()?;
-        let swarm = |store: &Arc<Store>| Swarm::start(Arc::clone(store), &handle);
-        Ok(Opened::Joined(self.core.portals.open_joined(&entry.name, swarm)?))
+        let (handle, portals) = (self.handle()?, &self.core.portals);
+        let swarm =
+            |class| move |store: &Arc<Store>| Swarm::start(Arc::clone(store), class, &handle);
+        Ok(if portals.is_kept(&entry.name)? {
+            Opened::Kept(portals.open_kept(&entry.name, swarm(Class::Replica))?)
+        } else {
+            Opened::Joined(portals.open_joined(&entry.name, swarm(Class::Cached))?)
+        })
     }
 
     /// Tells and gives the members of a portal what is theirs, and keeps this
@@ -390,6 +455,7 @@ impl Peers {
         let swarm = match opened {
             Opened::Own(_) => None,
             Opened::Joined(follower) => Some(Arc::clone(follower.swarm())),
+            Opened::Kept(keeper) => Some(Arc::clone(keeper.swarm())),
         };
         let shared = Arc::new(Shared {
             id: entry.id,
@@ -402,6 +468,7 @@ impl Peers {
             book: Book::open(&entry.directory),
             news: Mutex::default(),
             dial: Notify::new(),
+            heard: Notify::new(),
             over: Notify::new(),
             is_over: AtomicBool::new(false),
         });
@@ -419,7 +486,12 @@ impl Peers {
             .unwrap_or_else(PoisonError::into_inner)
             .insert(entry.id, Arc::clone(&shared));
         self.look_for_all();
-        self.handle()?.spawn(dial::keep_connected(Arc::clone(&self.core), shared));
+        let handle = self.handle()?;
+        if let Opened::Kept(keeper) = opened {
+            let (core, shared) = (Arc::clone(&self.core), Arc::clone(&shared));
+            handle.spawn(keep::keep_all(core, shared, Arc::clone(keeper)));
+        }
+        handle.spawn(dial::keep_connected(Arc::clone(&self.core), shared));
         Ok(())
     }
 
@@ -439,16 +511,50 @@ impl Peers {
         let Some(shared) = gone else { return };
         shared.is_over.store(true, Ordering::Relaxed);
         shared.over.notify_one();
+        shared.heard.notify_one();
         if let Some(endpoint) = self.core.endpoint() {
             endpoint.recheck(portal);
         }
         self.look_for_all();
     }
 
-    /// Something changed who is a member of a portal of this device.
-    pub fn members_changed(&self, entry: &PortalEntry) -> Result<()> {
-        let Some(shared) = self.core.shared(&entry.id) else { return Ok(()) };
-        self.core.members_changed(&shared)
+    /// Changes who is a member of a portal that is shared: here, if this device
+    /// made it, else through the device that did. Gives how many invites that
+    /// closed. Waits.
+    pub fn change(&self, entry: &PortalEntry, change: Change) -> Result<u64> {
+        let lost = FlowError::Lost { what: "portal, which is closed," };
+        let shared = self.core.shared(&entry.id).ok_or(lost)?;
+        let founder = shared.chain().founder();
+        if founder == self.core.me {
+            let invites = self.core.portals.alter(&entry.name, &founder, change)?;
+            self.core.members_changed(&shared)?;
+            return Ok(invites);
+        }
+        let chain = shared.chain();
+        if !chain.allows(&self.core.me, &change.act(), now_secs()) {
+            let own = chain.member(&self.core.me).map_or("stranger", |own| own.capability.word());
+            return Err(FlowError::NoRight { capability: own });
+        }
+        let link = shared.wait_for(&founder)?;
+        match self.handle()?.block_on(link.session.change(change))? {
+            Changed::Done { invites } => Ok(invites),
+            Changed::Unchanged { why } => Err(FlowError::Unchanged { why }),
+        }
+    }
+
+    /// Makes an invite to a portal that is shared; who redeems it asks the
+    /// device that made the portal. Waits.
+    pub fn invite(&self, entry: &PortalEntry, wish: Invitation) -> Result<Ticket> {
+        let lost = FlowError::Lost { what: "portal, which is closed," };
+        let shared = self.core.shared(&entry.id).ok_or(lost)?;
+        let issuer = shared.chain().founder();
+        let seed = random_secret()?;
+        let key = SigningKey::from_seed(&seed).device_id();
+        let Invitation { capability, may_invite, expires, uses } = wish;
+        self.change(entry, Change::Invite { key, capability, may_invite, expires, uses })?;
+        let addresses =
+            if issuer == self.core.me { self.addresses() } else { shared.addresses(&issuer) };
+        Ok(Ticket { issuer, addresses, seed })
     }
 
     /// Where this device can be reached.
@@ -522,20 +628,22 @@ async fn tell_what_is_new(core: std::sync::Weak<Core>) {
     loop {
         tokio::time::sleep(TELL_EVERY).await;
         let Some(core) = core.upgrade() else { return };
-        for shared in core.all() {
-            let Some(fresh) = shared.swarm.as_ref().map(|swarm| swarm.take_fresh()) else {
-                continue;
-            };
-            if fresh.is_empty() {
-                continue;
-            }
-            let links: Vec<_> = shared.links().values().cloned().collect();
-            let bits = Prints::bits_for(shared.store().ids().len());
-            for link in links {
-                for prints in Prints::of(&link.session.salt_here(), bits, fresh.iter().copied()) {
-                    link.session.tell(News::Have(Have::Added(prints)));
-                }
-            }
+        core.all().iter().for_each(|shared| tell_fresh(shared));
+    }
+}
+
+/// Tells the peers of a portal what else is here by now.
+fn tell_fresh(shared: &Shared) {
+    let Some(swarm) = &shared.swarm else { return };
+    let fresh = swarm.take_fresh();
+    if fresh.is_empty() {
+        return;
+    }
+    let links: Vec<_> = shared.links().values().cloned().collect();
+    let bits = Prints::bits_for(shared.store().ids().len());
+    for link in links {
+        for prints in Prints::of(&link.session.salt_here(), bits, fresh.iter().copied()) {
+            link.session.tell(News::Have(Have::Added(prints)));
         }
     }
 }

@@ -25,7 +25,7 @@ use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex};
 use warp_cache::disk::{Disk, HostDisk};
-use warp_format::portal::{MAX_PORTAL_NAME_LEN, PortalRecord};
+use warp_format::portal::{MAX_PORTAL_NAME_LEN, PortalKey, PortalRecord};
 use warp_format::{Keyring, PortalId, Secret};
 
 const RECORD: &str = "portal";
@@ -168,7 +168,8 @@ impl Portals {
         }
         let id = PortalId(random_array()?);
         let (root, local) = (random_secret()?, random_secret()?);
-        let record = PortalRecord { id, name: name.to_owned(), root, local, quota };
+        let key = PortalKey::Root(root);
+        let record = PortalRecord { id, name: name.to_owned(), key, local, quota };
         let short = id.to_string();
         let (making, directory) = (all.join(format!(".{short}")), all.join(short));
         let made = self.make(&record, &making, uid, gid).and_then(|()| {
@@ -209,13 +210,13 @@ impl Portals {
         write_private(&path, &bytes).map_err(|e| FlowError::io(&path, e))
     }
 
-    fn secrets(&self, record: &PortalRecord) -> PortalSecrets {
-        PortalSecrets {
+    fn secrets(&self, record: &PortalRecord) -> Result<PortalSecrets> {
+        Ok(PortalSecrets {
             portal: record.id,
-            root: record.root.clone(),
+            root: record.key.root().ok_or(FlowError::KeepsOnly)?.clone(),
             local: record.local.clone(),
             device: self.device.clone(),
-        }
+        })
     }
 
     fn open_state(
@@ -225,7 +226,7 @@ impl Portals {
         over: impl FnOnce(Arc<dyn Disk>) -> Arc<dyn Disk>,
     ) -> Result<Live> {
         let disk = HostDisk::new(state.into()).map_err(|e| FlowError::io(state, e))?;
-        let secrets = self.secrets(record);
+        let secrets = self.secrets(record)?;
         let fresh = Fresh { nonces: random_array()?, incarnation: random_array()? };
         let pack_len = space::pack_len(space::disk_size(state)?);
         Live::open_with(over(Arc::new(disk)), secrets, fresh, pack_len)
@@ -274,7 +275,7 @@ impl Portals {
         let disk = HostDisk::new(state.clone()).map_err(|e| FlowError::io(&state, e))?;
         let disk: Arc<dyn Disk> = Arc::new(disk);
         let membership = self.membership(&directory)?;
-        repair::repair(&disk, &self.secrets(&record), &membership, dry_run, progress)
+        repair::repair(&disk, &self.secrets(&record)?, &membership, dry_run, progress)
     }
 
     /// Takes a portal off this device. `keep_data` moves its state (still

@@ -20,7 +20,7 @@ use std::sync::mpsc::{SyncSender, sync_channel};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 use tokio::sync::mpsc::{UnboundedSender, unbounded_channel};
-use warp_cache::store::Store;
+use warp_cache::store::{Class, Store};
 use warp_format::{ChunkId, ChunkRef, DeviceId, SealedChunk};
 use warp_net::Event;
 
@@ -112,15 +112,15 @@ pub struct Swarm {
 
 impl Swarm {
     /// With what is here already; it works on this runtime until it is
-    /// dropped.
-    pub fn start(store: Arc<Store>, runtime: &tokio::runtime::Handle) -> Arc<Self> {
+    /// dropped. `class` says why what comes is kept.
+    pub fn start(store: Arc<Store>, class: Class, runtime: &tokio::runtime::Handle) -> Arc<Self> {
         let (asks, asked) = unbounded_channel();
         let counters = Arc::new(Counters::default());
         let cache: CacheLimit = Arc::new(AtomicU64::new(CACHE_BYTES));
         let fresh = Fresh::default();
         let ahead: Ahead = Arc::new(AtomicU64::new(AHEAD_BYTES));
         let listeners = explain::Listeners::default();
-        let checkers = |done: &_| check::Checkers::start(&store, &cache, &fresh, done);
+        let checkers = |done: &_| check::Checkers::start((&store, class), &cache, &fresh, done);
         let told = (Arc::clone(&counters), Arc::clone(&ahead), listeners.clone());
         let task = task::Task::new(Arc::clone(&store), told, checkers);
         runtime.spawn(task.run(asked));
@@ -203,11 +203,19 @@ impl Swarm {
     /// Asks for what will be wanted soon, in this order, behind what is waited
     /// for.
     pub(crate) fn expect(&self, soon: &[ChunkRef]) {
+        self.expect_of(soon.iter().map(|chunk| (chunk.id, chunk.len)));
+    }
+
+    /// The same of chunks of which nothing but the id is known.
+    pub(crate) fn expect_ids(&self, soon: &[ChunkId]) {
+        self.expect_of(soon.iter().map(|id| (*id, TYPICAL_LEN)));
+    }
+
+    fn expect_of(&self, soon: impl Iterator<Item = (ChunkId, u32)>) {
         if self.offline.load(Ordering::Relaxed) {
             return;
         }
-        let missing = soon.iter().filter(|chunk| !self.store.contains(&chunk.id));
-        let soon: Vec<_> = missing.map(|chunk| (chunk.id, chunk.len)).collect();
+        let soon: Vec<_> = soon.filter(|(id, _)| !self.store.contains(id)).collect();
         if !soon.is_empty() {
             self.tell(Ask::Expect { soon });
         }

@@ -1,6 +1,9 @@
 //! Who is removed reads nothing that is written afterwards; everybody else
 //! reads all there is.
 
+mod alter;
+
+use alter::Alter as _;
 use std::collections::BTreeSet;
 use std::io;
 use std::path::Path;
@@ -70,7 +73,7 @@ impl Device {
 
     /// Everything with which it can open something, made by the book.
     fn keys(&self) -> ReadKeys {
-        let root = self.record().root;
+        let root = self.record().key.root().unwrap().clone();
         let mut sealer = Sealer::new(ContentSecret::derive(&root, 0), 0);
         for (epoch, secret) in self.chain().secrets_of(&self.id(), &self.wrap()).unwrap() {
             sealer = sealer.with(ContentSecret::derive(&secret, epoch), epoch);
@@ -106,7 +109,8 @@ impl Device {
     }
 
     fn follow(&self, runtime: &Runtime) -> Arc<Follower> {
-        let swarm = |store: &Arc<_>| Swarm::start(Arc::clone(store), runtime.handle());
+        let swarm =
+            |store: &Arc<_>| Swarm::start(Arc::clone(store), Class::Cached, runtime.handle());
         self.portals.open_joined("p", swarm).unwrap()
     }
 
@@ -240,7 +244,7 @@ fn who_is_removed_reads_what_was_and_nothing_that_comes() {
     let keys = goes.keys();
     let with_its_keys = TreeReader::new(founder.contents(), keys, new.root);
     assert_eq!(with_its_keys.open_node(&new.root).map(drop).unwrap_err().to_string(), refused);
-    let root = goes.record().root;
+    let root = goes.record().key.root().unwrap().clone();
     let sealed = founder.contents().get(&new.root.id).unwrap();
     for epoch in 0..4 {
         let guessed = Sealer::new(ContentSecret::derive(&root, epoch), epoch);

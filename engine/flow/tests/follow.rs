@@ -1,5 +1,8 @@
 //! A joined portal: what it shows when heads come, and when no peer is there.
 
+mod alter;
+
+use alter::Alter as _;
 use std::path::Path;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
@@ -108,7 +111,7 @@ impl Scene {
     /// Opens the joined portal.
     fn follow(&self) -> Arc<Follower> {
         let opened = self.reader.open_joined("p", |store| {
-            let swarm = Swarm::start(Arc::clone(store), self.runtime.handle());
+            let swarm = Swarm::start(Arc::clone(store), Class::Cached, self.runtime.handle());
             *self.swarm.lock().unwrap() = Some(Arc::clone(&swarm));
             swarm
         });

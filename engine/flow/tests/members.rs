@@ -1,5 +1,8 @@
 //! Who belongs to a portal, on two devices and without a network.
 
+mod alter;
+
+use alter::Alter as _;
 use std::fs;
 use std::path::Path;
 use tempfile::TempDir;

@@ -128,7 +128,7 @@ impl Scene {
         let runtime =
             tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_time().build();
         let runtime = runtime.unwrap();
-        let swarm = Swarm::start(Arc::clone(&store), runtime.handle());
+        let swarm = Swarm::start(Arc::clone(&store), Class::Cached, runtime.handle());
         let (chunks, peers) = (Arc::new(chunks), Mutex::new(0));
         Self { runtime, swarm, store, references, chunks, _dir: dir, peers }
     }

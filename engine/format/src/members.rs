@@ -54,6 +54,13 @@ impl Member {
     pub fn reads(&self) -> bool {
         self.capability > Capability::Custodian
     }
+
+    /// True if it may invite others to that: nobody gives what they lack, and
+    /// only an admin gives the right to invite.
+    fn may_give(&self, capability: Capability, may_invite: bool) -> bool {
+        self.capability == Capability::Admin
+            || (self.may_invite && capability <= self.capability && !may_invite)
+    }
 }
 
 /// An invite that was made.
@@ -192,13 +199,10 @@ impl Chain {
         let signer = self.members.get(&record.signer).filter(|member| member.removed.is_none());
         let Some(signer) = signer else { return Err(refused) };
         let is_admin = signer.capability == Capability::Admin;
-        let may_give = |capability: Capability, may_invite: bool| {
-            is_admin || (signer.may_invite && capability <= signer.capability && !may_invite)
-        };
         match &record.act {
             Act::Found { .. } => Err(FormatError::Invalid { at: AT }),
             Act::Invite { key, capability, may_invite, expires, uses } => {
-                if !may_give(*capability, *may_invite) {
+                if !signer.may_give(*capability, *may_invite) {
                     return Err(refused);
                 }
                 if self.invites.contains_key(key) || *uses == 0 {
@@ -216,7 +220,7 @@ impl Chain {
             }
             Act::Add { invite, .. } => {
                 let found = *self.good_invite(invite, record.time).map_err(|_| refused.clone())?;
-                if !may_give(found.capability, found.may_invite) {
+                if !signer.may_give(found.capability, found.may_invite) {
                     return Err(refused);
                 }
                 self.add(&record.act, found, record.time)
@@ -244,6 +248,20 @@ impl Chain {
                 }
                 self.rotated(*epoch, wraps, &record.before)
             }
+        }
+    }
+
+    /// True if a member may have a portal's founder do this in its place: what
+    /// it could do itself, were it the one who changes the chain.
+    pub fn allows(&self, device: &DeviceId, act: &Act, now: u64) -> bool {
+        let member = self.members.get(device).filter(|_| self.admits(device, now));
+        let Some(member) = member else { return false };
+        match act {
+            Act::Invite { capability, may_invite, .. } => member.may_give(*capability, *may_invite),
+            Act::Remove { .. } | Act::Expire { .. } | Act::CloseInvites => {
+                member.capability == Capability::Admin
+            }
+            Act::Found { .. } | Act::Add { .. } | Act::Rotate { .. } => false,
         }
     }
 

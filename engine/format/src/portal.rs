@@ -1,7 +1,8 @@
 //! A portal's record: what a device must know to open a portal.
 //!
 //! Sealed under the owner's keyring key, so that the recovery phrase alone
-//! brings it back. Promises: it shows nothing without that key, not even the
+//! brings it back. A custodian's record holds the access key where a reader's
+//! holds the root secret. Promises: it shows nothing without that key, not even the
 //! portal's name; a changed byte is noticed. Never: touches a disk. Tested by
 //! the unit tests below and fuzz target `portal`.
 
@@ -23,14 +24,54 @@ const BODY_LEN: usize = 3 * 32 + 8 + 1 + MAX_PORTAL_NAME_LEN;
 /// Longest name of a portal, in bytes.
 pub const MAX_PORTAL_NAME_LEN: usize = 64;
 
+/// What a device was handed of a portal.
+#[derive(Clone)]
+pub enum PortalKey {
+    /// Names, cuts and content derive from it.
+    Root(Secret),
+    /// It shows that one is a member, and opens nothing.
+    Access(Secret),
+}
+
+impl PortalKey {
+    /// What every member can show to have.
+    pub fn access(&self) -> Secret {
+        match self {
+            Self::Root(root) => root.for_access(),
+            Self::Access(access) => access.clone(),
+        }
+    }
+
+    /// The root secret, if it is that.
+    pub fn root(&self) -> Option<&Secret> {
+        match self {
+            Self::Root(root) => Some(root),
+            Self::Access(_) => None,
+        }
+    }
+
+    fn kind(&self) -> u8 {
+        match self {
+            Self::Root(_) => 0,
+            Self::Access(_) => 1,
+        }
+    }
+
+    fn secret(&self) -> &Secret {
+        match self {
+            Self::Root(secret) | Self::Access(secret) => secret,
+        }
+    }
+}
+
 /// What opens a portal on this device.
 pub struct PortalRecord {
     /// The portal.
     pub id: PortalId,
     /// Its name on this device.
     pub name: String,
-    /// Names, cuts and content derive from it.
-    pub root: Secret,
+    /// What it was handed.
+    pub key: PortalKey,
     /// Seals what stays on this device.
     pub local: Secret,
     /// Most bytes that it may take on this device's disk; `None`: all.
@@ -41,10 +82,10 @@ impl PortalRecord {
     /// The record's bytes, sealed under the owner's keyring key. `nonce` must
     /// be fresh random bytes.
     pub fn seal(&self, key: &Secret, nonce: [u8; NONCE_LEN]) -> Result<Vec<u8>> {
-        let mut out = [MAGIC.as_slice(), &[VERSION, 0, 0, 0]].concat();
+        let mut out = [MAGIC.as_slice(), &[VERSION, self.key.kind(), 0, 0]].concat();
         let mut body = Zeroizing::new(Vec::with_capacity(BODY_LEN));
         body.extend_from_slice(&self.id.0);
-        body.extend_from_slice(self.root.expose());
+        body.extend_from_slice(self.key.secret().expose());
         body.extend_from_slice(self.local.expose());
         body.extend_from_slice(&self.quota.map_or(0, NonZeroU64::get).to_le_bytes());
         // Padded: the record's length tells nothing of the name.
@@ -67,7 +108,7 @@ impl PortalRecord {
     }
 
     /// The record in these bytes.
-    pub fn open(bytes: &[u8], key: &Secret) -> Result<Self> {
+    pub fn open(bytes: &[u8], under: &Secret) -> Result<Self> {
         let at = "portal record";
         if !bytes.starts_with(&MAGIC) {
             return Err(FormatError::NotA { what: "warp portal record" });
@@ -76,19 +117,21 @@ impl PortalRecord {
         let head = r.take(HEAD_LEN, at)?;
         let version = head.get(MAGIC.len()).copied().unwrap_or(u8::MAX);
         check_version(at, version)?;
-        if head.get(MAGIC.len() + 1..) != Some(&[0; 3]) {
-            return Err(FormatError::Invalid { at });
-        }
+        let key: fn(Secret) -> PortalKey = match head.get(MAGIC.len() + 1..) {
+            Some([0, 0, 0]) => PortalKey::Root,
+            Some([1, 0, 0]) => PortalKey::Access,
+            _ => return Err(FormatError::Invalid { at }),
+        };
         let nonce = XNonce::from(r.array::<NONCE_LEN>(at)?);
         let len = r.remaining().checked_sub(TAG_LEN).ok_or(FormatError::Truncated { at })?;
         let mut body = Zeroizing::new(r.take(len, at)?.to_vec());
         let tag = Tag::from(r.array::<TAG_LEN>(at)?);
-        aead(key)
+        aead(under)
             .decrypt_inout_detached(&nonce, head, body.as_mut_slice().into(), &tag)
             .map_err(|_| FormatError::Checksum { at })?;
         let mut r = Reader::new(&body);
         let id = PortalId(r.array(at)?);
-        let (root, local) = (Secret::new(r.array(at)?), Secret::new(r.array(at)?));
+        let (secret, local) = (Secret::new(r.array(at)?), Secret::new(r.array(at)?));
         let quota = NonZeroU64::new(r.u64(at)?);
         let len = usize::from(r.u8(at)?);
         let padded = r.take(MAX_PORTAL_NAME_LEN, at)?;
@@ -99,7 +142,7 @@ impl PortalRecord {
             return Err(bad);
         }
         let name = std::str::from_utf8(name).map_err(|_| bad)?.to_owned();
-        Ok(Self { id, name, root, local, quota })
+        Ok(Self { id, name, key: key(secret), local, quota })
     }
 }
 
@@ -112,10 +155,14 @@ mod tests {
     use super::*;
 
     fn record() -> PortalRecord {
+        record_with(PortalKey::Root(Secret::new([2; 32])))
+    }
+
+    fn record_with(key: PortalKey) -> PortalRecord {
         PortalRecord {
             id: PortalId([1; 32]),
             name: "photos".into(),
-            root: Secret::new([2; 32]),
+            key,
             local: Secret::new([3; 32]),
             quota: NonZeroU64::new(5 << 30),
         }
@@ -128,10 +175,23 @@ mod tests {
         let back = PortalRecord::open(&bytes, &key).unwrap();
         assert_eq!((back.id, back.name.as_str()), (PortalId([1; 32]), "photos"));
         assert_eq!(back.quota, NonZeroU64::new(5 << 30));
-        assert_eq!((back.root.expose(), back.local.expose()), (&[2; 32], &[3; 32]));
+        assert!(matches!(&back.key, PortalKey::Root(root) if root.expose() == &[2; 32]));
+        assert_eq!(back.local.expose(), &[3; 32]);
         for hidden in [&b"photos"[..], &[1; 32], &[2; 32], &[3; 32]] {
             assert!(!bytes.windows(hidden.len()).any(|window| window == hidden));
         }
+    }
+
+    #[test]
+    fn a_custodians_record_is_not_taken_for_a_readers() {
+        let key = Secret::new([9; 32]);
+        let kept = record_with(PortalKey::Access(Secret::new([2; 32])));
+        let bytes = kept.seal(&key, [4; 24]).unwrap();
+        let back = PortalRecord::open(&bytes, &key).unwrap();
+        assert!(matches!(&back.key, PortalKey::Access(access) if access.expose() == &[2; 32]));
+        let mut turned = bytes;
+        turned[9] = 0;
+        assert!(PortalRecord::open(&turned, &key).is_err());
     }
 
     #[test]

@@ -17,7 +17,7 @@ use warp_format::local::{
     Entry, EntryHead, JOURNAL_HEADER_LEN, JournalHeader, LocalKey, MAX_ENTRY_LEN,
 };
 use warp_format::pack::{Class, PACK_HEADER_LEN, PackHeader, PackIndex, Place};
-use warp_format::portal::{MAX_PORTAL_NAME_LEN, PortalRecord};
+use warp_format::portal::{MAX_PORTAL_NAME_LEN, PortalKey, PortalRecord};
 use warp_format::{
     ChunkId, ChunkRef, ContentHash, FormatError, Keyring, KeyringRandom, PortalId, Secret,
 };
@@ -256,6 +256,7 @@ proptest! {
         name in arb_portal_name(),
         keys in any::<([u8; 32], [u8; 32])>(),
         nonce in any::<[u8; 24]>(),
+        keeps: bool,
         acts in arb_damage(),
         cut: Index,
         behind in vec(any::<u8>(), 1..20),
@@ -264,12 +265,16 @@ proptest! {
         let (key, other) = (Secret::new(keys.0), Secret::new(keys.1));
         let (id, root, local) = (PortalId(id), Secret::new(root), Secret::new(local));
         let quota = NonZeroU64::new(u64::from(nonce[0]) << 40);
-        let record = PortalRecord { id, name, root, local, quota };
+        let secret = root.clone();
+        let handed = if keeps { PortalKey::Access(root) } else { PortalKey::Root(root) };
+        let record = PortalRecord { id, name, key: handed, local, quota };
         let bytes = record.seal(&key, nonce).unwrap();
         let again = PortalRecord::open(&bytes, &key).unwrap();
         prop_assert_eq!((again.id, &again.name), (record.id, &record.name));
         prop_assert_eq!(again.quota, quota);
-        prop_assert_eq!(again.root.expose(), record.root.expose());
+        prop_assert_eq!(again.key.root().is_some(), !keeps);
+        prop_assert_eq!(again.key.access().expose(), record.key.access().expose());
+        prop_assert!(again.key.root().is_none_or(|root| root.expose() == secret.expose()));
         prop_assert_eq!(again.local.expose(), record.local.expose());
         prop_assert_eq!(again.seal(&key, nonce).unwrap(), bytes.clone());
         prop_assert_eq!(PortalRecord::open(&bytes, &other).is_ok(), keys.0 == keys.1);
@@ -305,7 +310,7 @@ fn a_newer_portal_record_and_a_longer_name_are_told_apart_from_damage() {
     let record = |len| PortalRecord {
         id: PortalId([1; 32]),
         name: "x".repeat(len),
-        root: Secret::new([2; 32]),
+        key: PortalKey::Root(Secret::new([2; 32])),
         local: Secret::new([3; 32]),
         quota: None,
     };

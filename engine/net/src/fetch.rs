@@ -19,7 +19,23 @@ use warp_format::{ChunkId, FormatError};
 
 /// Resets the asking half if it is dropped before it is whole: a frame that
 /// ends early would be a fault of ours.
-struct Asking(Option<SendStream>);
+pub(crate) struct Asking(Option<SendStream>);
+
+impl Asking {
+    pub(crate) fn new(stream: SendStream) -> Self {
+        Self(Some(stream))
+    }
+
+    /// Asks this and no more.
+    pub(crate) async fn finish(mut self, frame: &[u8]) -> Result<(), ()> {
+        if let Some(stream) = &mut self.0 {
+            stream.write_all(frame).await.map_err(drop)?;
+            stream.finish().map_err(drop)?;
+        }
+        self.0 = None;
+        Ok(())
+    }
+}
 
 impl Drop for Asking {
     fn drop(&mut self) {
@@ -51,12 +67,7 @@ pub(crate) async fn run(
         return Err(if link.is_closed() { link.error() } else { refused(link) });
     }
     let (send, receive) = link.connection.open_bi().await.map_err(|_| link.error())?;
-    let mut asking = Asking(Some(send));
-    if let Some(stream) = &mut asking.0 {
-        stream.write_all(&frame).await.map_err(|_| closed_or_stopped(link))?;
-        stream.finish().map_err(|_| closed_or_stopped(link))?;
-    }
-    asking.0 = None;
+    Asking::new(send).finish(&frame).await.map_err(|()| closed_or_stopped(link))?;
     let mut answers = Answers { link, receive, number, events };
     for id in request.ids {
         answers.next(id).await?;
@@ -64,11 +75,11 @@ pub(crate) async fn run(
     answers.end().await
 }
 
-fn refused(link: &Link) -> NetError {
+pub(crate) fn refused(link: &Link) -> NetError {
     NetError::Refused { peer: link.peer }
 }
 
-fn closed_or_stopped(link: &Link) -> NetError {
+pub(crate) fn closed_or_stopped(link: &Link) -> NetError {
     if link.is_closed() { link.error() } else { NetError::Stopped { peer: link.peer } }
 }
 

@@ -12,7 +12,7 @@
 //!
 //! The steps: [`Endpoint`] dials or is dialled, `tls` says with whom, `link`
 //! keeps the connection, `talk` its control stream, `roll` who is connected;
-//! `fetch` asks for chunks and `serve` answers, both at the pace of `pace`.
+//! `fetch` and `ask` ask and `serve` answers, chunks at the pace of `pace`.
 //!
 //! ```no_run
 //! # use std::sync::Arc;
@@ -40,6 +40,7 @@
 #![doc = include_str!("../../../docs/protocol.md")]
 #![forbid(unsafe_code)]
 
+mod ask;
 mod close;
 mod discovery;
 mod endpoint;
@@ -64,4 +65,4 @@ pub use endpoint::{Endpoint, Rates};
 pub use error::{NetError, Reach, Result};
 pub use service::{Joiner, News, Service, Welcome};
 pub use session::{Event, Received, Request, Session};
-pub use warp_format::wire::{Denied, Have, Held, Prints};
+pub use warp_format::wire::{Change, Changed, Denied, Have, Held, Listed, Prints, Unchanged};

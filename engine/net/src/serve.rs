@@ -14,13 +14,14 @@ use crate::frames::{self, NoFrame};
 use crate::limits::{ANSWER, BATCH_BYTES, BATCH_TIME, SMALL_BYTES, STALL, WAITING_MAX};
 use crate::link::{Fault, Link};
 use crate::roll::Shared;
+use crate::service::Service;
 use crate::session::Session;
 use quinn::{RecvStream, SendStream, VarInt};
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 use tokio::task::JoinSet;
-use warp_format::wire::{Answer, Frame, Request};
+use warp_format::wire::{Answer, Change, Frame, Request};
 use warp_format::{ChunkId, FormatError, SealedChunk};
 
 /// The session is over, or never was.
@@ -78,8 +79,34 @@ async fn answer(link: Arc<Link>, mut send: SendStream, receive: RecvStream) {
 }
 
 async fn answer_all(link: &Link, send: &mut SendStream, receive: RecvStream) -> Result<(), Cut> {
-    let request = tokio::time::timeout(ANSWER, read_request(receive));
-    let request = request.await.map_err(|_| Cut::Reset(RESET_GIVEN_UP))??;
+    let question = tokio::time::timeout(ANSWER, read_question(receive));
+    let question = question.await.map_err(|_| Cut::Reset(RESET_GIVEN_UP))??;
+    match question {
+        Question::Chunks(request) => answer_chunks(link, send, request).await?,
+        Question::List(number, after) => {
+            let answer = move |service: &dyn Service, session: &Session| {
+                Frame::Listed(service.list(&session.portal, after))
+            };
+            answer_one(link, send, number, answer).await?;
+        }
+        Question::Change(number, change) => {
+            let answer = move |service: &dyn Service, session: &Session| {
+                Frame::Changed(service.change(&session.portal, &session.link.peer, change))
+            };
+            answer_one(link, send, number, answer).await?;
+        }
+    }
+    send.finish().map_err(|_| Cut::Unwanted)
+}
+
+/// What a stream asks.
+enum Question {
+    Chunks(Request),
+    List(u32, u64),
+    Change(u32, Change),
+}
+
+async fn answer_chunks(link: &Link, send: &mut SendStream, request: Request) -> Result<(), Cut> {
     let session = session_of(link, request.session).await?;
     let count = request.ids.len();
     let waiting = Waiting { link, count };
@@ -91,7 +118,36 @@ async fn answer_all(link: &Link, send: &mut SendStream, receive: RecvStream) -> 
         answer_found(link, &session, send, request.ids).await?;
     }
     drop(waiting);
-    send.finish().map_err(|_| Cut::Unwanted)
+    Ok(())
+}
+
+/// Answers with one frame, of which as many are in memory as of batches.
+async fn answer_one(
+    link: &Link,
+    send: &mut SendStream,
+    number: u32,
+    answer: impl FnOnce(&dyn Service, &Session) -> Frame + Send + 'static,
+) -> Result<(), Cut> {
+    let session = session_of(link, number).await?;
+    let shared = &link.shared;
+    let gone = |_| Cut::Unwanted;
+    let _own = link.batches.acquire().await.map_err(gone)?;
+    let _common = shared.batches.acquire().await.map_err(gone)?;
+    let work = shared.clone();
+    let made = tokio::task::spawn_blocking(move || {
+        let is_member = !session.is_closed() && work.is_admitted(&session);
+        is_member.then(|| answer(&*work.service, &session))
+    });
+    let frame = made.await.map_err(|error| {
+        tracing::error!(%error, "a call of the service failed");
+        Cut::Reset(RESET_GIVEN_UP)
+    })?;
+    let frame = frame.ok_or(Cut::Reset(RESET_REFUSED))?;
+    let bytes = frame.encode().map_err(|error| {
+        tracing::error!(%error, "an answer does not fit its frame");
+        Cut::Reset(RESET_GIVEN_UP)
+    })?;
+    write(send, &bytes).await
 }
 
 /// Chunks that a peer waits for are counted as long as this lives.
@@ -106,17 +162,19 @@ impl Drop for Waiting<'_> {
     }
 }
 
-async fn read_request(mut receive: RecvStream) -> Result<Request, Cut> {
+async fn read_question(mut receive: RecvStream) -> Result<Question, Cut> {
     let malformed = |error| Cut::Fault(Fault::Malformed(error));
-    let request = match frames::read(&mut receive).await {
-        Ok(Frame::Request(request)) => request,
+    let question = match frames::read(&mut receive).await {
+        Ok(Frame::Request(request)) => Question::Chunks(request),
+        Ok(Frame::List { session, after }) => Question::List(session, after),
+        Ok(Frame::Change { session, change }) => Question::Change(session, change),
         Ok(_) => return Err(Cut::Fault(Fault::Unexpected("a control frame instead of a request"))),
         Err(NoFrame::Gone) => return Err(Cut::Unwanted),
         Err(NoFrame::End) => return Err(malformed(FormatError::Truncated { at: "request frame" })),
         Err(NoFrame::Malformed(error)) => return Err(malformed(error)),
     };
     match receive.read(&mut [0]).await {
-        Ok(None) => Ok(request),
+        Ok(None) => Ok(question),
         Ok(Some(_)) => Err(malformed(FormatError::Invalid { at: "after the request" })),
         Err(_) => Err(Cut::Unwanted),
     }

@@ -1,7 +1,7 @@
 //! What this device offers to its peers: the side of the daemon.
 
 use crate::session::Session;
-use warp_format::wire::{Denied, Have};
+use warp_format::wire::{Change, Changed, Denied, Have, Listed};
 use warp_format::{ChunkId, DeviceId, PortalId, SealedChunk, Secret};
 
 /// What this device offers; implemented by the daemon.
@@ -29,6 +29,14 @@ pub trait Service: Send + Sync + 'static {
 
     /// The sealed chunk, if it is here.
     fn chunk(&self, portal: &PortalId, id: &ChunkId) -> Option<SealedChunk>;
+
+    /// Chunks that are here and came after these: at most
+    /// [`MAX_LISTED_IDS`](warp_format::limits::MAX_LISTED_IDS).
+    fn list(&self, portal: &PortalId, after: u64) -> Listed;
+
+    /// A member wants the membership chain changed. Whether it may is asked
+    /// here; what this returns as done must be durable.
+    fn change(&self, portal: &PortalId, member: &DeviceId, change: Change) -> Changed;
 
     /// Signed heads to tell a peer at first: the newest of each device known.
     fn heads(&self, portal: &PortalId) -> Vec<Vec<u8>>;

@@ -1,5 +1,6 @@
 //! One portal on one connection, and requests for its chunks.
 
+use crate::ask;
 use crate::error::{NetError, Result};
 use crate::fetch;
 use crate::link::Link;
@@ -12,7 +13,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 use tokio::sync::mpsc::UnboundedSender;
 use tokio::task::AbortHandle;
-use warp_format::wire::{self, Frame};
+use warp_format::wire::{self, Change, Changed, Frame, Listed};
 use warp_format::{ChunkId, DeviceId, FormatError, PortalId, SealedChunk};
 
 /// One portal on one connection. Clones are the same session.
@@ -97,6 +98,25 @@ impl Session {
     /// Tells this peer alone, after all that was announced before.
     pub fn tell(&self, news: News) {
         self.link.shared.call(Call::Tell(self.clone(), news));
+    }
+
+    /// What the peer holds that came after these: [`Listed::next`] of the last
+    /// answer in this session, or 0.
+    pub async fn list(&self, after: u64) -> Result<Listed> {
+        let question = Frame::List { session: self.number, after };
+        match ask::run(self, &question).await? {
+            Frame::Listed(listed) => Ok(listed),
+            _ => Err(ask::unexpected(self)),
+        }
+    }
+
+    /// Asks the peer to change the membership chain.
+    pub async fn change(&self, change: Change) -> Result<Changed> {
+        let question = Frame::Change { session: self.number, change };
+        match ask::run(self, &question).await? {
+            Frame::Changed(changed) => Ok(changed),
+            _ => Err(ask::unexpected(self)),
+        }
     }
 
     /// Ends the session; the daemon hears [`crate::Service::left`].

@@ -207,7 +207,11 @@ impl Link {
             Frame::Denied { why } => {
                 self.on_redeemed(Err(NetError::Denied { peer: self.peer, why }))
             }
-            Frame::Request(_) => Err(Fault::Unexpected("a request on the control stream")),
+            Frame::Request(_)
+            | Frame::List { .. }
+            | Frame::Listed(_)
+            | Frame::Change { .. }
+            | Frame::Changed(_) => Err(Fault::Unexpected("a request on the control stream")),
         }
     }
 

@@ -3,14 +3,14 @@
 mod common;
 
 use common::raw::{self, Raw};
-use common::{PORTAL, Pair, Shelf, access, all, bind, device, events, pair, until};
+use common::{PORTAL, Pair, Seen, Shelf, access, all, bind, device, events, pair, until};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 use tokio::sync::mpsc::unbounded_channel;
 use warp_format::limits::MAX_SEALED_LEN;
 use warp_format::wire::{Answer, Frame, Header, Request};
 use warp_format::{ChunkId, FormatError};
-use warp_net::{Event, NetError, Session};
+use warp_net::{Change, Changed, Event, Listed, NetError, Session};
 
 #[tokio::test]
 async fn sixty_four_ids_are_answered_in_their_order_and_verify() {
@@ -220,4 +220,65 @@ async fn when_the_peer_dies_what_was_asked_fails_with_the_connection() {
     until("closed", || session.is_closed()).await;
     let shelf: Arc<Shelf> = Shelf::with(&[]);
     assert_eq!(shelf.seen(), []);
+}
+
+#[tokio::test]
+async fn a_peer_lists_what_it_holds_page_by_page() {
+    let Pair { a: _a, b: _b, bt, session, .. } = pair().await;
+    let mut ids = bt.fill(8, 100);
+    ids.sort_unstable_by_key(|id| id.0);
+    let (mut told, mut after) = (Vec::new(), 0);
+    loop {
+        let page = session.list(after).await.unwrap();
+        if page.next == after {
+            break;
+        }
+        after = page.next;
+        told.extend(page.ids);
+    }
+    assert_eq!(told, ids);
+    // Who is a member no more is told nothing.
+    bt.remove(1);
+    let error = session.list(0).await.unwrap_err();
+    assert!(matches!(error, NetError::Refused { .. }), "{error}");
+}
+
+#[tokio::test]
+async fn a_change_of_the_members_is_asked_for_and_answered() {
+    let Pair { a, b: _b, bt, session, .. } = pair().await;
+    let change = Change::Expire { device: device(9), at: Some(77) };
+    assert_eq!(session.change(change).await.unwrap(), Changed::Done { invites: 7 });
+    assert!(bt.seen().contains(&Seen::Asked(a.device(), change)));
+    bt.remove(1);
+    let error = session.change(Change::CloseInvites).await.unwrap_err();
+    assert!(matches!(error, NetError::Refused { .. }), "{error}");
+    assert!(!bt.seen().contains(&Seen::Asked(a.device(), Change::CloseInvites)));
+}
+
+#[tokio::test]
+async fn an_answer_that_is_none_ends_the_connection() {
+    let answers = [
+        Frame::Changed(Changed::Done { invites: 0 }).encode().unwrap(),
+        vec![1, 2, 3],
+        Vec::new(),
+        [Frame::Listed(Listed::default()).encode().unwrap(), vec![0]].concat(),
+    ];
+    for bytes in answers {
+        let server = raw::listen(raw::key(2, 2));
+        let addr = server.local_addr().unwrap();
+        let a = bind(1, Shelf::with(&[2])).await;
+        let peer = tokio::spawn(async move {
+            let peer = raw::accept(&server, 2, &access()).await;
+            let (mut send, _receive) = peer.connection.accept_bi().await.unwrap();
+            send.write_all(&bytes).await.unwrap();
+            let _ = send.finish();
+            peer.reason().await
+        });
+        let session = a.open(device(2), &[addr], PORTAL).await.unwrap();
+        let error = session.list(0).await.unwrap_err();
+        assert!(error.blames_peer(), "{error}");
+        let reason = peer.await.unwrap();
+        assert!(reason.starts_with("2: "), "{reason}");
+        a.close().await;
+    }
 }

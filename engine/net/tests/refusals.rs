@@ -49,7 +49,7 @@ async fn frames_over_their_limits_are_refused_by_their_first_six_bytes() {
 #[tokio::test]
 async fn unknown_and_malformed_frames_are_refused() {
     for (bytes, reason) in [
-        (frame(2, 1, 13, b""), "2: frame kind: not a valid value"),
+        (frame(2, 1, 17, b""), "2: frame kind: not a valid value"),
         (frame(2, 1, 255, b""), "2: frame kind: not a valid value"),
         (frame(1, 1, 3, b""), "2: refused frame: ends early"),
         (frame(2, 1, 3, b""), "2: refused frame: ends early"),
@@ -70,6 +70,7 @@ async fn frames_out_of_place_are_refused() {
     let hello = |session| Frame::Hello { session, proof: [0; 32] };
     for (frame, reason) in [
         (request, "2: a request on the control stream"),
+        (Frame::List { session: 0, after: 0 }, "2: a request on the control stream"),
         (hello(1), "2: a session number out of turn"),
         (hello(0), "2: a session number out of turn"),
         (Frame::Left { session: 8 }, "2: a session that never was"),

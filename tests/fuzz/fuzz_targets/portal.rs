@@ -5,7 +5,7 @@
 use chacha20poly1305::aead::{AeadInOut, KeyInit};
 use chacha20poly1305::{Key, XChaCha20Poly1305, XNonce};
 use libfuzzer_sys::fuzz_target;
-use warp_format::portal::{MAX_PORTAL_NAME_LEN, PortalRecord};
+use warp_format::portal::{MAX_PORTAL_NAME_LEN, PortalKey, PortalRecord};
 use warp_format::{PortalId, Secret};
 
 const KEY: [u8; 32] = [9; 32];
@@ -45,7 +45,11 @@ fuzz_target!(|input: &[u8]| {
     let record = PortalRecord {
         id: PortalId(part(0)),
         name: name.to_owned(),
-        root: Secret::new(part(32)),
+        key: if at % 2 == 0 {
+            PortalKey::Root(Secret::new(part(32)))
+        } else {
+            PortalKey::Access(Secret::new(part(32)))
+        },
         local: Secret::new(part(64)),
         quota: std::num::NonZeroU64::new(u64::from(*at) << 32),
     };
@@ -53,7 +57,8 @@ fuzz_target!(|input: &[u8]| {
     let again = PortalRecord::open(&bytes, &key).expect("sealed under this key");
     assert_eq!((again.id, &again.name), (record.id, &record.name));
     assert_eq!(again.quota, record.quota);
-    assert_eq!(again.root.expose(), record.root.expose());
+    assert_eq!(again.key.root().is_some(), at % 2 == 0);
+    assert_eq!(again.key.access().expose(), record.key.access().expose());
     assert_eq!(again.local.expose(), record.local.expose());
     assert!(PortalRecord::open(&bytes, &Secret::new([8; 32])).is_err());
     assert!(PortalRecord::open(&bytes[..bytes.len() - 1], &key).is_err());

@@ -169,6 +169,12 @@ impl From<FlowError> for Failure {
             }
             FlowError::NotFound { .. } => Some("`warp archive ls FILE.warp` lists what is in it"),
             FlowError::Exists { .. } => Some("`--force` replaces it"),
+            FlowError::FounderAway => {
+                Some("start warp where the portal was made (`warp up`), and try again")
+            }
+            FlowError::NoRight { .. } | FlowError::Unchanged { .. } => {
+                Some("`warp portal status NAME --members` lists who has the right")
+            }
             FlowError::NoPortal { .. } => {
                 Some("`warp portal ls` lists them, `warp portal create NAME` makes one")
             }

@@ -20,17 +20,40 @@ pub(crate) struct Link {
     /// What it said it has; `None` before it said anything.
     held: RwLock<Option<Held>>,
     received: Arc<AtomicU64>,
+    /// How far a custodian has read what it holds.
+    listed: AtomicU64,
 }
 
 impl Link {
     pub(crate) fn new(session: Session) -> Self {
-        Self { session, held: RwLock::new(None), received: Arc::default() }
+        Self {
+            session,
+            held: RwLock::new(None),
+            received: Arc::default(),
+            listed: AtomicU64::new(0),
+        }
     }
 
     /// The peer says what it has.
     pub(crate) fn hear(&self, have: Have) -> Result<(), FormatError> {
         let mut held = self.held.write().unwrap_or_else(PoisonError::into_inner);
         held.get_or_insert_default().hear(have)
+    }
+
+    /// True if it said that it has everything below this root.
+    pub(crate) fn has_root(&self, root: &ChunkId) -> bool {
+        let held = self.held.read().unwrap_or_else(PoisonError::into_inner);
+        held.as_ref().is_some_and(|held| held.roots().contains(root))
+    }
+
+    /// How far a custodian has read what it holds.
+    pub(crate) fn listed(&self) -> u64 {
+        self.listed.load(Ordering::Relaxed)
+    }
+
+    /// It has read on to here.
+    pub(crate) fn set_listed(&self, next: u64) {
+        self.listed.store(next, Ordering::Relaxed);
     }
 
     /// Bytes of chunks that it gave.

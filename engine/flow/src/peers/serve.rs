@@ -9,9 +9,12 @@ use crate::error::FlowError;
 use crate::members::{NotJoined, now_secs};
 use crate::swarm::Peer as _;
 use std::sync::Arc;
+use warp_format::limits::MAX_LISTED_IDS;
 use warp_format::members::NotGood;
-use warp_format::{ChunkId, DeviceId, PortalId, SealedChunk, Secret};
-use warp_net::{Denied, Joiner, News, Service, Session, Welcome};
+use warp_format::{ChunkId, DeviceId, FormatError, PortalId, SealedChunk, Secret};
+use warp_net::{
+    Change, Changed, Denied, Joiner, Listed, News, Service, Session, Unchanged, Welcome,
+};
 
 impl Service for Core {
     fn portals(&self) -> Vec<(PortalId, Secret)> {
@@ -30,6 +33,41 @@ impl Service for Core {
         self.shared(portal)?.chunk(id)
     }
 
+    fn list(&self, portal: &PortalId, after: u64) -> Listed {
+        let listed = self.shared(portal).map(|shared| shared.store().list(after, MAX_LISTED_IDS));
+        listed.map_or(Listed { next: after, ids: Vec::new() }, |page| Listed {
+            next: page.next,
+            ids: page.ids,
+        })
+    }
+
+    fn change(&self, portal: &PortalId, member: &DeviceId, change: Change) -> Changed {
+        let Some(shared) = self.shared(portal) else {
+            return Changed::Unchanged { why: Unchanged::NotFounder };
+        };
+        let done = self.portals.alter(&shared.name, member, change).and_then(|invites| {
+            self.members_changed(&shared)?;
+            Ok(invites)
+        });
+        match done {
+            Ok(invites) => {
+                tracing::info!(%portal, peer = %member, "changed who is a member, as it asked");
+                Changed::Done { invites }
+            }
+            Err(e) => {
+                tracing::warn!(%portal, peer = %member, "a change of the members is refused: {e}");
+                let why = match e {
+                    FlowError::NotAllowed { .. }
+                    | FlowError::Corrupt(FormatError::NotAllowed { .. }) => Unchanged::NotAllowed,
+                    FlowError::NotFounder { .. } | FlowError::NotShared => Unchanged::NotFounder,
+                    FlowError::Corrupt(FormatError::Invalid { .. }) => Unchanged::Invalid,
+                    _ => Unchanged::Failed,
+                };
+                Changed::Unchanged { why }
+            }
+        }
+    }
+
     fn heads(&self, portal: &PortalId) -> Vec<Vec<u8>> {
         self.shared(portal).map(|shared| shared.heads()).unwrap_or_default()
     }
@@ -43,7 +81,7 @@ impl Service for Core {
     fn heard(&self, portal: &PortalId, peer: &DeviceId, news: News) {
         let Some(shared) = self.shared(portal) else { return };
         match news {
-            News::Head(bytes) => match shared.take_head(&bytes) {
+            News::Head(bytes) => match shared.take_head(&bytes, *peer) {
                 Ok(true) => self.announce(portal, News::Head(bytes)),
                 Ok(false) => {}
                 Err(e) => tracing::warn!(%portal, %peer, "a head is refused: {e}"),
@@ -64,6 +102,7 @@ impl Service for Core {
                         if let Some(swarm) = &shared.swarm {
                             swarm.told(*peer);
                         }
+                        shared.heard.notify_one();
                     }
                     Err(e) => tracing::warn!(%portal, %peer, "what it has is passed over: {e}"),
                 }
@@ -110,6 +149,7 @@ impl Service for Core {
         if let Some(swarm) = &shared.swarm {
             swarm.joined(link);
         }
+        shared.heard.notify_one();
     }
 
     fn left(&self, portal: &PortalId, peer: &DeviceId) {

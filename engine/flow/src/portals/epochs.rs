@@ -77,19 +77,12 @@ impl Portals {
     }
 
     /// A device is a member no more, and what is written from now on is sealed
-    /// with a secret that it is not handed. A publish that is under way is
-    /// waited for.
-    pub fn remove_member(&self, name: &str, device: &DeviceId) -> Result<()> {
-        self.change(name, |chain| {
-            let (key, now) = (self.key(), now_secs());
-            let reads = chain.member(device).is_some_and(|member| member.reads());
-            chain.append(&key, now, Act::Remove { device: *device, last: 0 })?;
-            if !reads {
-                // It never had a secret that opens anything.
-                return Ok(());
-            }
-            self.rotate(chain, now)
-        })
+    /// with a secret that it is not handed.
+    pub(super) fn remove(&self, chain: &mut Chain, device: &DeviceId, now: u64) -> Result<()> {
+        let reads = chain.member(device).is_some_and(|member| member.reads());
+        chain.append(&self.key(), now, Act::Remove { device: *device, last: 0 })?;
+        // A custodian never had a secret that opens anything.
+        if reads { self.rotate(chain, now) } else { Ok(()) }
     }
 
     /// If the time of a member who reads is over, it is removed, and what is

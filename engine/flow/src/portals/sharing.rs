@@ -13,25 +13,32 @@ use crate::archive::TreeKeys;
 use crate::error::{FlowError, Result};
 use crate::follow::Follower;
 use crate::home::{make_private_dir, random_array, random_secret, sync_dir, write_private};
+use crate::keep::Keeper;
 use crate::members::{self, Membership, NotJoined, now_secs};
 use crate::portals::PortalEntry;
 use crate::publish;
 use crate::space;
 use crate::swarm::Swarm;
-use std::fs;
-use std::path::Path;
+use std::fs::{self, File};
+use std::path::{Path, PathBuf};
 use std::sync::{Arc, MutexGuard, PoisonError};
 use warp_cache::disk::{Disk, HostDisk};
 use warp_cache::store::Store;
 use warp_format::keys::SigningKey;
 use warp_format::members::{Act, Capability, Chain, NotGood};
-use warp_format::portal::{MAX_PORTAL_NAME_LEN, PortalRecord};
+use warp_format::portal::{MAX_PORTAL_NAME_LEN, PortalKey, PortalRecord};
+use warp_format::wire::Change;
 use warp_format::wrap::{Handed, WrapKey};
 use warp_format::{DeviceId, Secret};
 
 impl Portals {
     pub(super) fn key(&self) -> SigningKey {
         SigningKey::from_seed(&self.device)
+    }
+
+    /// This device.
+    pub fn me(&self) -> DeviceId {
+        self.key().device_id()
     }
 
     /// Held while a chain is changed.
@@ -63,6 +70,11 @@ impl Portals {
         self.is_anothers(&directory)
     }
 
+    /// True if this device is a custodian of it, and can read nothing.
+    pub fn is_kept(&self, name: &str) -> Result<bool> {
+        Ok(self.record(name)?.0.key.root().is_none())
+    }
+
     pub(super) fn is_anothers(&self, directory: &Path) -> Result<bool> {
         let Some(chain) = members::read(directory)? else { return Ok(false) };
         // Where heads were written it was this device, or what it was before
@@ -72,7 +84,7 @@ impl Portals {
 
     /// What every member of a portal can show to have.
     pub fn access_key(&self, name: &str) -> Result<Secret> {
-        Ok(self.record(name)?.0.root.for_access())
+        Ok(self.record(name)?.0.key.access())
     }
 
     /// Changes the chain of a portal of this device, and makes that durable.
@@ -97,33 +109,43 @@ impl Portals {
         Ok(done)
     }
 
-    /// Invites so many devices to a portal, until `expires` (seconds since
-    /// 1970); gives the seed of the invite's key. `device` is what this device
-    /// is called.
-    pub fn invite(
-        &self,
-        name: &str,
-        device: &str,
-        capability: Capability,
-        expires: u64,
-        uses: u32,
-    ) -> Result<Secret> {
-        {
-            let _one = self.changing();
-            let (record, directory) = self.record(name)?;
-            if members::read(&directory)?.is_none() {
-                let (key, wrap) = (self.key(), self.wrap_key());
-                let chain = Chain::found(&key, record.id, &record.name, device, wrap, now_secs())?;
-                members::write(&directory, &chain)?;
-            }
+    /// Begins a portal's chain if nobody was ever invited to it; `device` is
+    /// what this device is called.
+    pub fn found(&self, name: &str, device: &str) -> Result<()> {
+        let _one = self.changing();
+        let (record, directory) = self.record(name)?;
+        if members::read(&directory)?.is_none() {
+            let (key, wrap) = (self.key(), self.wrap_key());
+            let chain = Chain::found(&key, record.id, &record.name, device, wrap, now_secs())?;
+            members::write(&directory, &chain)?;
         }
-        let seed = random_secret()?;
-        let key = SigningKey::from_seed(&seed).device_id();
+        Ok(())
+    }
+
+    /// Changes who is a member of a portal of this device, as a member wants
+    /// it, this device or another. Gives how many invites that closed.
+    /// `FlowError::NotAllowed` if the one who wants it lacks the right.
+    pub fn alter(&self, name: &str, by: &DeviceId, change: Change) -> Result<u64> {
         self.change(name, |chain| {
-            let act = Act::Invite { key, capability, may_invite: false, expires, uses };
-            Ok(chain.append(&self.key(), now_secs(), act)?)
-        })?;
-        Ok(seed)
+            let now = now_secs();
+            if !chain.allows(by, &change.act(), now) {
+                return Err(FlowError::NotAllowed { device: *by });
+            }
+            match change {
+                Change::Remove { device } => self.remove(chain, &device, now).map(|()| 0),
+                Change::CloseInvites => {
+                    let open = chain.open_invites(now);
+                    if open > 0 {
+                        chain.append(&self.key(), now, Act::CloseInvites)?;
+                    }
+                    Ok(open as u64)
+                }
+                Change::Invite { .. } | Change::Expire { .. } => {
+                    chain.append(&self.key(), now, change.act())?;
+                    Ok(0)
+                }
+            }
+        })
     }
 
     /// Makes a device a member that has shown to hold an invite's key; gives
@@ -156,12 +178,13 @@ impl Portals {
                 let act = Act::Remove { device: old.device, last: 0 };
                 chain.append(&self.key(), now, act)?;
             }
-            let root = (capability > Capability::Custodian).then(|| record.root.clone());
+            let root = record.key.root().ok_or(FlowError::KeepsOnly)?;
+            let root = (capability > Capability::Custodian).then(|| root.clone());
             let epochs = match root {
                 Some(_) => Membership::of(chain, &self.device)?.epochs,
                 None => Vec::new(),
             };
-            let handed = Handed { access: record.root.for_access(), root, epochs };
+            let handed = Handed { access: record.key.access(), root, epochs };
             let handed = handed.wrap(&record.id, &wrap, &random_secret()?)?;
             let (name, invite) = (free_name(chain, device_name), *invite);
             let act = Act::Add { device, wrap_key: wrap, name, invite, handed };
@@ -183,9 +206,9 @@ impl Portals {
         let me = self.key().device_id();
         let own = chain.member(&me).filter(|_| chain.admits(&me, now_secs()));
         let own = own.ok_or(FlowError::NotMember)?;
-        let key = WrapKey::of_device(&self.device);
-        let handed = Handed::unwrap(&own.handed, &chain.portal(), &key)?;
-        let root = handed.root.ok_or(FlowError::NotMember)?;
+        let own_key = WrapKey::of_device(&self.device);
+        let handed = Handed::unwrap(&own.handed, &chain.portal(), &own_key)?;
+        let key = handed.root.map_or(PortalKey::Access(handed.access), PortalKey::Root);
         let all = self.directory();
         make_private_dir(&all).map_err(|e| FlowError::io(&all, e))?;
         let _lock = self.lock_all()?;
@@ -198,7 +221,7 @@ impl Portals {
         let name = free(wanted, |name| taken.iter().all(|entry| entry.name != name));
         check_name(&name)?;
         let local = random_secret()?;
-        let record = PortalRecord { id: chain.portal(), name, root, local, quota: None };
+        let record = PortalRecord { id: chain.portal(), name, key, local, quota: None };
         let short = record.id.to_string();
         let (making, directory) = (all.join(format!(".{short}")), all.join(short));
         let made = self.make_joined(&record, &chain, &making).and_then(|()| {
@@ -236,23 +259,6 @@ impl Portals {
         Ok(longer)
     }
 
-    /// No ticket so far is good any more; gives how many were.
-    pub fn expire_invites(&self, name: &str) -> Result<u64> {
-        self.change(name, |chain| {
-            let open = chain.open_invites(now_secs());
-            if open > 0 {
-                chain.append(&self.key(), now_secs(), Act::CloseInvites)?;
-            }
-            Ok(open as u64)
-        })
-    }
-
-    /// A device is a member until then (seconds since 1970), or for good.
-    pub fn expire_member(&self, name: &str, device: &DeviceId, at: Option<u64>) -> Result<()> {
-        let act = Act::Expire { device: *device, at };
-        self.change(name, |chain| Ok(chain.append(&self.key(), now_secs(), act)?))
-    }
-
     /// A member by its name, or by the start of its id; and its name.
     pub fn find_member(&self, name: &str, typed: &str) -> Result<(DeviceId, String)> {
         let chain = self.chain(name)?;
@@ -276,16 +282,9 @@ impl Portals {
         name: &str,
         swarm: impl FnOnce(&Arc<Store>) -> Arc<Swarm>,
     ) -> Result<Arc<Follower>> {
-        let (record, directory) = self.record(name)?;
-        let lock = lock(&directory.join(super::LOCK), name, false)?;
-        let state = directory.join(STATE);
-        let disk = HostDisk::new(state.clone()).map_err(|e| FlowError::io(&state, e))?;
-        let disk: Arc<dyn Disk> = Arc::new(disk);
-        let pack_len = space::pack_len(space::disk_size(&state)?);
-        let (store, _) = Store::open_with(Arc::clone(&disk), pack_len)?;
-        let store = Arc::new(store);
+        let OnDisk { record, directory, lock, disk, store } = self.open_on_disk(name)?;
+        let keys: Arc<TreeKeys> = self.secrets(&record)?.read_keys().into();
         let swarm = swarm(&store);
-        let keys: Arc<TreeKeys> = self.secrets(&record).read_keys().into();
         let _one = self.changing();
         keys.take(&self.membership(&directory)?.epochs);
         let source = (store, swarm);
@@ -293,6 +292,38 @@ impl Portals {
         self.note_opened(record.id, Open::Joined(Arc::downgrade(&follower)));
         Ok(follower)
     }
+
+    /// Opens a portal of which this device is a custodian.
+    pub fn open_kept(
+        &self,
+        name: &str,
+        swarm: impl FnOnce(&Arc<Store>) -> Arc<Swarm>,
+    ) -> Result<Arc<Keeper>> {
+        let OnDisk { record, lock, disk, store, .. } = self.open_on_disk(name)?;
+        let swarm = swarm(&store);
+        Keeper::start(disk, record.id, (store, swarm), lock)
+    }
+
+    /// Opens what a portal that another device writes has on this disk.
+    fn open_on_disk(&self, name: &str) -> Result<OnDisk> {
+        let (record, directory) = self.record(name)?;
+        let lock = lock(&directory.join(super::LOCK), name, false)?;
+        let state = directory.join(STATE);
+        let disk = HostDisk::new(state.clone()).map_err(|e| FlowError::io(&state, e))?;
+        let disk: Arc<dyn Disk> = Arc::new(disk);
+        let pack_len = space::pack_len(space::disk_size(&state)?);
+        let (store, _) = Store::open_with(Arc::clone(&disk), pack_len)?;
+        Ok(OnDisk { record, directory, lock, disk, store: Arc::new(store) })
+    }
+}
+
+/// A portal's state on this disk, locked.
+struct OnDisk {
+    record: PortalRecord,
+    directory: PathBuf,
+    lock: File,
+    disk: Arc<dyn Disk>,
+    store: Arc<Store>,
 }
 
 /// True if a device is a member already, and has what it was handed.

@@ -42,6 +42,8 @@ pub(super) struct Checkers {
 struct Bench {
     work: Mutex<Receiver<Arrived>>,
     store: Arc<Store>,
+    /// Why chunks are kept.
+    class: Class,
     cache: CacheLimit,
     fresh: Fresh,
     /// Chunks stored since it was looked how much there is.
@@ -51,7 +53,7 @@ struct Bench {
 
 impl Checkers {
     pub(super) fn start(
-        store: &Arc<Store>,
+        (store, class): (&Arc<Store>, Class),
         cache: &CacheLimit,
         fresh: &Fresh,
         done: &UnboundedSender<Checked>,
@@ -60,6 +62,7 @@ impl Checkers {
         let bench = Arc::new(Bench {
             work: Mutex::new(receiver),
             store: Arc::clone(store),
+            class,
             cache: Arc::clone(cache),
             fresh: Arc::clone(fresh),
             stored: AtomicU64::new(0),
@@ -98,7 +101,7 @@ impl Bench {
     }
 
     fn keep(&self, sealed: &SealedChunk) {
-        match self.store.put(sealed, Class::Cached) {
+        match self.store.put(sealed, self.class) {
             Ok(()) => {
                 let mut fresh = self.fresh.lock().unwrap_or_else(PoisonError::into_inner);
                 // If nobody takes them, nobody is told: that costs a question.

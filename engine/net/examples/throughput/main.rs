@@ -11,7 +11,10 @@ use std::time::Instant;
 use tokio::sync::mpsc::unbounded_channel;
 use warp_format::keys::SigningKey;
 use warp_format::{ChunkId, DeviceId, PortalId, SealedChunk, Secret};
-use warp_net::{Denied, Endpoint, Event, Joiner, News, Rates, Request, Service, Session, Welcome};
+use warp_net::{
+    Change, Changed, Denied, Endpoint, Event, Joiner, Listed, News, Rates, Request, Service,
+    Session, Unchanged, Welcome,
+};
 
 type Failure = Box<dyn std::error::Error + Send + Sync>;
 
@@ -35,6 +38,12 @@ impl Service for Shelf {
     }
     fn chunk(&self, _: &PortalId, id: &ChunkId) -> Option<SealedChunk> {
         self.0.get(id).cloned()
+    }
+    fn list(&self, _: &PortalId, _: u64) -> Listed {
+        Listed::default()
+    }
+    fn change(&self, _: &PortalId, _: &DeviceId, _: Change) -> Changed {
+        Changed::Unchanged { why: Unchanged::NotFounder }
     }
     fn heads(&self, _: &PortalId) -> Vec<Vec<u8>> {
         Vec::new()

@@ -11,7 +11,10 @@ use std::time::{Duration, Instant};
 use tokio::sync::mpsc::{UnboundedReceiver, unbounded_channel};
 use warp_format::keys::SigningKey;
 use warp_format::{ChunkId, DeviceId, PortalId, SealedChunk, Secret};
-use warp_net::{Denied, Endpoint, Event, Joiner, News, Rates, Service, Session, Welcome};
+use warp_net::{
+    Change, Changed, Denied, Endpoint, Event, Joiner, Listed, News, Rates, Service, Session,
+    Welcome,
+};
 
 pub const LOOPBACK: SocketAddr = SocketAddr::new(std::net::IpAddr::V4(Ipv4Addr::LOCALHOST), 0);
 pub const PORTAL: PortalId = PortalId([7; 32]);
@@ -31,6 +34,7 @@ pub enum Seen {
     Left(PortalId, DeviceId),
     Heard(DeviceId, News),
     Redeemed(Joiner),
+    Asked(DeviceId, Change),
 }
 
 /// A service that is told what it has and whom it admits.
@@ -112,6 +116,18 @@ impl Service for Shelf {
         self.chunks.lock().unwrap().get(id).cloned()
     }
 
+    fn list(&self, _portal: &PortalId, after: u64) -> Listed {
+        let mut ids: Vec<_> = self.chunks.lock().unwrap().keys().copied().collect();
+        ids.sort_unstable_by_key(|id| id.0);
+        let ids: Vec<_> = ids.into_iter().skip(after as usize).take(3).collect();
+        Listed { next: after + ids.len() as u64, ids }
+    }
+
+    fn change(&self, _portal: &PortalId, member: &DeviceId, change: Change) -> Changed {
+        self.note(Seen::Asked(*member, change));
+        Changed::Done { invites: 7 }
+    }
+
     fn heads(&self, _portal: &PortalId) -> Vec<Vec<u8>> {
         self.heads.lock().unwrap().clone()
     }
@@ -157,6 +173,12 @@ impl Service for Nothing {
     }
     fn chunk(&self, _: &PortalId, _: &ChunkId) -> Option<SealedChunk> {
         None
+    }
+    fn list(&self, _: &PortalId, _: u64) -> Listed {
+        Listed::default()
+    }
+    fn change(&self, _: &PortalId, _: &DeviceId, _: Change) -> Changed {
+        Changed::Done { invites: 0 }
     }
     fn heads(&self, _: &PortalId) -> Vec<Vec<u8>> {
         Vec::new()

@@ -7,15 +7,28 @@ use std::net::SocketAddr;
 use std::num::{NonZeroU32, NonZeroU64};
 use std::path::PathBuf;
 use std::time::Duration;
+use warp_format::members::Capability;
 
 #[derive(Debug, ClapArgs)]
 pub(crate) struct PortalInvite {
     /// The portal
     #[arg(value_name = "NAME")]
     pub(crate) name: String,
-    /// Who joins may never write
+    /// Who joins may never write: the same as `--role reader`
     #[arg(long, env = "WARP_READ_ONLY", value_parser = clap::builder::FalseyValueParser::new())]
     pub(crate) read_only: bool,
+    /// What who joins may do; each may do what those before it may: a custodian keeps and serves sealed chunks and can read nothing
+    #[arg(
+        long,
+        env = "WARP_ROLE",
+        value_enum,
+        default_value = "writer",
+        conflicts_with = "read_only"
+    )]
+    pub(crate) role: Role,
+    /// Who joins may invite others to what it may do itself (an admin always may)
+    #[arg(long, env = "WARP_MAY_INVITE", value_parser = clap::builder::FalseyValueParser::new())]
+    pub(crate) may_invite: bool,
     /// How long the ticket is good, like 24h or 7d
     #[arg(long, env = "WARP_EXPIRES", value_name = "DURATION", default_value = "24h", value_parser = units::duration)]
     pub(crate) expires: Duration,
@@ -27,6 +40,28 @@ pub(crate) struct PortalInvite {
     pub(crate) qr: bool,
     #[command(flatten)]
     pub(crate) passphrase: PassphraseArg,
+}
+
+/// A capability, as it is typed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub(crate) enum Role {
+    Custodian,
+    Reader,
+    Writer,
+    Admin,
+}
+
+impl PortalInvite {
+    /// What who joins may do.
+    pub(crate) fn capability(&self) -> Capability {
+        match self.role {
+            _ if self.read_only => Capability::Reader,
+            Role::Custodian => Capability::Custodian,
+            Role::Reader => Capability::Reader,
+            Role::Writer => Capability::Writer,
+            Role::Admin => Capability::Admin,
+        }
+    }
 }
 
 #[derive(Debug, ClapArgs)]

@@ -206,6 +206,7 @@ pub(super) fn row(row: &PortalRow) -> Value {
         "name": row.name,
         "id": row.id,
         "joined": row.joined,
+        "custodian": row.kept,
         "mounted_on": on.map(|path| path.to_string_lossy().into_owned()),
     })
 }
@@ -228,7 +229,11 @@ pub(super) fn merge(document: &mut Value, standing: &Standing) {
 pub(super) fn line(row: &PortalRow) -> String {
     let on = row.mounted_on.clone().map(PathBuf::from);
     let on = on.map_or("-".into(), |path| path.display().to_string());
-    let joined = if row.joined { "  (written on another device)" } else { "" };
+    let joined = match (row.kept, row.joined) {
+        (true, _) => "  (kept for others)",
+        (false, true) => "  (written on another device)",
+        (false, false) => "",
+    };
     format!("{:<20} {}  {on}{joined}", row.name, short(&row.id))
 }
 

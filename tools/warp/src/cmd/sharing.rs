@@ -17,6 +17,7 @@ use std::io::Read;
 use std::path::Path;
 use warp_flow::home::Home;
 use warp_flow::members::now_secs;
+use warp_format::members::Capability;
 use warp_format::record::Time;
 
 /// Longest ticket that is read from standard input, in bytes.
@@ -26,7 +27,8 @@ pub(super) fn invite(args: &PortalInvite, ui: &Ui) -> Result<Exit> {
     let home = Home::from_environment()?;
     let ask = InviteTo {
         portal: args.name.clone(),
-        read_only: args.read_only,
+        capability: args.capability(),
+        may_invite: args.may_invite,
         expires_s: args.expires.as_secs(),
         uses: args.uses.get(),
     };
@@ -42,7 +44,9 @@ pub(super) fn invite(args: &PortalInvite, ui: &Ui) -> Result<Exit> {
             "ticket": invited.ticket,
             "expires_at": invited.expires_at,
             "uses": args.uses,
-            "read_only": args.read_only,
+            "capability": args.capability().word(),
+            "may_invite": args.may_invite,
+            "read_only": args.capability() < Capability::Writer,
         });
         ui.print(&document.to_string())?;
     } else {
@@ -57,7 +61,10 @@ pub(super) fn invite(args: &PortalInvite, ui: &Ui) -> Result<Exit> {
         n => format!("for {n} devices"),
     };
     ui.summary(&format!("type it on the other device: {uses}, until {until}; who has it can join"));
-    ui.summary("this device has to be reachable then; its daemon stays, until `warp down`");
+    ui.summary(match invited.here {
+        true => "this device has to be reachable then; its daemon stays, until `warp down`",
+        false => "the device that made the portal has to be reachable then: it lets them in",
+    });
     Ok(Exit::Ok)
 }
 
@@ -82,15 +89,22 @@ pub(super) fn join(args: &PortalJoin, ui: &Ui) -> Result<Exit> {
     if ui.json {
         let mut document = row(&joined.portal);
         document["devices"] = json!(joined.devices);
-        document["read_only"] = json!(joined.read_only);
+        document["capability"] = json!(joined.capability.word());
+        document["may_invite"] = json!(joined.may_invite);
+        document["read_only"] = json!(joined.capability < Capability::Writer);
         ui.print(&document.to_string())?;
     }
     let name = &joined.portal.name;
     let typed = show::word(Path::new(name));
-    ui.summary(&format!(
-        "joined portal {name} ({} devices).  Next: warp mount {typed} DIR",
-        joined.devices
-    ));
+    let devices = joined.devices;
+    if joined.capability == Capability::Custodian {
+        ui.summary(&format!("keeps portal {name} for its members ({devices} devices)"));
+        ui.summary(
+            "it can read nothing of it; its daemon stays, and serves them, until `warp down`",
+        );
+        return Ok(Exit::Ok);
+    }
+    ui.summary(&format!("joined portal {name} ({devices} devices).  Next: warp mount {typed} DIR"));
     ui.summary("a portal is written on the device that made it; this one mounts it read-only");
     Ok(Exit::Ok)
 }

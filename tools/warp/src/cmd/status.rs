@@ -3,7 +3,7 @@
 use super::{portal, sharing};
 use crate::args::StatusArgs;
 use crate::client::Daemon;
-use crate::daemon::edge::identity;
+use crate::daemon::edge::{identity, whose};
 use crate::daemon::wire::{MountRow, PortalRow, Status};
 use crate::places::{is_archive_mount, mount_of};
 use crate::report::{Exit, Failure, Result, Ui};
@@ -96,11 +96,10 @@ fn of_daemon(home: &Home) -> Result<Known> {
             let entries = portals.list()?;
             status.portals = entries
                 .into_iter()
-                .map(|entry| PortalRow {
-                    id: format!("{:#}", entry.id),
-                    joined: portals.is_joined(&entry.name).unwrap_or(false),
-                    name: entry.name,
-                    mounted_on: None,
+                .map(|entry| {
+                    let (joined, kept) = whose(&portals, &entry.name);
+                    let id = format!("{:#}", entry.id);
+                    PortalRow { name: entry.name, id, joined, kept, mounted_on: None }
                 })
                 .collect();
         }

@@ -308,8 +308,7 @@ impl Edge {
 
     fn row(&self, entry: &PortalEntry) -> PortalRow {
         let keys = self.state().keys.clone();
-        // One that cannot be told is shown as any other.
-        let joined = keys.is_some_and(|keys| keys.portals.is_joined(&entry.name).unwrap_or(false));
+        let (joined, kept) = keys.map_or((false, false), |keys| whose(&keys.portals, &entry.name));
         let id = format!("{:#}", entry.id);
         let is_seen = |m: &Mounted| m.id == id && !m.is_over() && !m.is_detached();
         let mounted = self.mounts().into_iter().find(|m| is_seen(m));
@@ -317,6 +316,7 @@ impl Edge {
             name: entry.name.clone(),
             id,
             joined,
+            kept,
             mounted_on: mounted.map(|m| m.directory.as_path().into()),
         }
     }
@@ -668,6 +668,13 @@ fn attach(ask: &MountPortal, entry: &PortalEntry, portal: &Opened, path: &Path) 
             }
             Mount::new(follower.volume(path).map_err(wrong)?, &options)?
         }
+        Opened::Kept(_) => {
+            let failure = Failure::from(FlowError::KeepsOnly);
+            let cause = format!("portal {}: {}", entry.name, failure.cause);
+            return Err(Failure::new(failure.exit, cause)
+                .hint("a ticket of `warp portal invite --read-only` lets another device mount it")
+                .into());
+        }
     })
 }
 
@@ -678,6 +685,12 @@ fn nobody_there(name: &str) -> Failure {
     );
     Failure::new(Exit::Temporary, cause)
         .hint("start warp where the portal is written (`warp up`), and try again")
+}
+
+/// Whether another device writes a portal, and whether this one only keeps it.
+pub(crate) fn whose(portals: &Portals, name: &str) -> (bool, bool) {
+    // One that cannot be told is shown as any other.
+    (portals.is_joined(name).unwrap_or(false), portals.is_kept(name).unwrap_or(false))
 }
 
 fn mounted_already(name: &str, mounted: &Mounted, detached: bool) -> Failure {

@@ -7,6 +7,7 @@ use std::num::NonZeroU64;
 use std::os::unix::ffi::{OsStrExt, OsStringExt};
 use std::path::{Path, PathBuf};
 use warp_flow::{FlowError, Problem};
+use warp_format::members::Capability;
 
 /// A path: its text, or its bytes where they are none.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -69,6 +70,8 @@ pub(crate) struct PortalRow {
     pub(crate) id: String,
     /// Another device writes it.
     pub(crate) joined: bool,
+    /// This device is a custodian of it, and can read nothing.
+    pub(crate) kept: bool,
     pub(crate) mounted_on: Option<WirePath>,
 }
 
@@ -144,8 +147,9 @@ pub(crate) struct NamePortal {
 #[derive(Debug, Serialize, Deserialize)]
 pub(crate) struct InviteTo {
     pub(crate) portal: String,
-    /// Who joins may never write.
-    pub(crate) read_only: bool,
+    /// What who joins may do.
+    pub(crate) capability: Capability,
+    pub(crate) may_invite: bool,
     pub(crate) expires_s: u64,
     pub(crate) uses: u32,
 }
@@ -156,6 +160,8 @@ pub(crate) struct Invited {
     pub(crate) ticket: String,
     /// Until when, in seconds since 1970.
     pub(crate) expires_at: u64,
+    /// This device redeems it; else the one that made the portal does.
+    pub(crate) here: bool,
 }
 
 #[derive(Debug, Serialize, Deserialize)]
@@ -170,7 +176,9 @@ pub(crate) struct Joined {
     pub(crate) portal: PortalRow,
     /// Devices of the portal, with this one.
     pub(crate) devices: u64,
-    pub(crate) read_only: bool,
+    /// What this device may do.
+    pub(crate) capability: Capability,
+    pub(crate) may_invite: bool,
 }
 
 #[derive(Debug, Serialize, Deserialize)]

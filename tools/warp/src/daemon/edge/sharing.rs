@@ -21,16 +21,17 @@ use std::path::PathBuf;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, PoisonError};
 use std::time::Duration;
-use warp_flow::Progress;
 use warp_flow::follow::WarmHow;
 use warp_flow::members::now_secs;
 use warp_flow::opened::Opened;
-use warp_flow::peers::{Network, Peers};
+use warp_flow::peers::{Invitation, Network, Peers};
 use warp_flow::portals::PortalEntry;
 use warp_flow::swarm::{AskedOf, Explained};
+use warp_flow::{FlowError, Progress};
 use warp_format::DeviceId;
 use warp_format::members::Capability;
 use warp_format::ticket::Ticket;
+use warp_format::wire::Change;
 
 /// Letters of a machine's name that others are told.
 const MAX_DEVICE_NAME: usize = 40;
@@ -172,21 +173,26 @@ impl Edge {
         let keys = self.keys()?;
         let entry = keys.portals.find(&ask.portal)?;
         let expires_at = now_secs().saturating_add(ask.expires_s);
-        let capability = if ask.read_only { Capability::Reader } else { Capability::Writer };
-        let invite =
-            keys.portals.invite(&entry.name, &device_name(), capability, expires_at, ask.uses)?;
+        if !keys.portals.is_shared(&entry.name)? {
+            keys.portals.found(&entry.name, &device_name())?;
+        }
         self.share(&keys, &entry)?;
         let peers = self.peers(&keys)?;
-        peers.members_changed(&entry)?;
-        let addresses = peers.addresses();
-        if addresses.is_empty() {
+        if peers.addresses().is_empty() {
             return Err(Failure::new(Exit::Temporary, "this device has no address that another could reach")
                 .hint("connect it to a network, or name an address: `warp down`, then `warp up --listen ADDR:PORT`")
                 .into());
         }
-        tracing::info!(portal = %entry.id, uses = ask.uses, "invited");
-        let ticket = Ticket { issuer: keys.id, addresses, seed: invite };
-        Ok(Invited { ticket: ticket.encode().to_string(), expires_at })
+        let wish = Invitation {
+            capability: ask.capability,
+            may_invite: ask.may_invite,
+            expires: expires_at,
+            uses: ask.uses,
+        };
+        let ticket = peers.invite(&entry, wish)?;
+        tracing::info!(portal = %entry.id, uses = ask.uses, role = ask.capability.word(), "invited");
+        let here = ticket.issuer == keys.id;
+        Ok(Invited { ticket: ticket.encode().to_string(), expires_at, here })
     }
 
     pub(crate) fn join(self: &Arc<Self>, ask: JoinPortal) -> Result<Joined> {
@@ -206,11 +212,12 @@ impl Edge {
         tracing::info!(portal = %entry.id, "joined a portal");
         self.share(&keys, &entry)?;
         let members = keys.portals.chain(&entry.name)?;
-        let own = members.member(&keys.id).map(|member| member.capability);
+        let own = members.member(&keys.id).ok_or(FlowError::NotMember)?;
         Ok(Joined {
             portal: self.row(&entry),
             devices: members.members().count() as u64,
-            read_only: own == Some(Capability::Reader),
+            capability: own.capability,
+            may_invite: own.may_invite || own.capability == Capability::Admin,
         })
     }
 
@@ -224,22 +231,22 @@ impl Edge {
             When::At(at) => Some(at),
             When::Never => None,
         };
-        let expired = match &ask.member {
-            None => {
-                let invites = keys.portals.expire_invites(&entry.name)?;
-                Expired { member: None, invites, at }
-            }
-            Some(typed) => {
-                let (device, name) = keys.portals.find_member(&entry.name, typed)?;
-                match ask.when {
-                    When::Now => keys.portals.remove_member(&entry.name, &device)?,
-                    _ => keys.portals.expire_member(&entry.name, &device, at)?,
-                }
-                Expired { member: Some((name, format!("{device:#}"))), invites: 0, at }
-            }
+        if !keys.portals.is_shared(&entry.name)? {
+            return Err(FlowError::NotShared.into());
+        }
+        self.share(&keys, &entry)?;
+        let peers = self.peers(&keys)?;
+        let Some(typed) = &ask.member else {
+            let invites = peers.change(&entry, Change::CloseInvites)?;
+            return Ok(Expired { member: None, invites, at });
         };
-        self.peers(&keys)?.members_changed(&entry)?;
-        Ok(expired)
+        let (device, name) = keys.portals.find_member(&entry.name, typed)?;
+        let change = match ask.when {
+            When::Now => Change::Remove { device },
+            _ => Change::Expire { device, at },
+        };
+        peers.change(&entry, change)?;
+        Ok(Expired { member: Some((name, format!("{device:#}"))), invites: 0, at })
     }
 
     /// Who is a member of a portal; nobody where nobody was ever invited.
