@@ -3,9 +3,12 @@
 //! says that it mounts: they run one at a time.
 
 use std::collections::BTreeSet;
+use std::ffi::OsStr;
 use std::fs::{self, File};
+use std::io::Write as _;
 use std::os::unix::fs::FileExt;
 use std::path::Path;
+use std::process::Command;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 use warp_tests::device::{Device, fails};
@@ -60,35 +63,31 @@ fn differences(source: &Path, target: &Path) -> String {
     must("rsync", ["-aHAXnci".to_owned(), "--delete".into(), slash(source), slash(target)])
 }
 
-/// Which of the markers are in these bytes.
-fn markers(bytes: &[u8]) -> BTreeSet<&'static str> {
+/// Which of the markers are in files below a path, in their names, or in what
+/// the daemon has in memory.
+fn found(device: &Device) -> BTreeSet<&'static str> {
+    let dump = device.path("dump");
+    copy_memory(device.daemon(), &dump);
+    let searched = [device.home(), &dump];
     let has = |marker: &&str| {
-        let (first, rest) = marker.as_bytes().split_first().unwrap();
-        let starts = bytes.iter().enumerate().filter(|(_, byte)| *byte == first);
-        let mut rests = starts.map(|(at, _)| &bytes[at + 1..]);
-        rests.any(|bytes| bytes.starts_with(rest))
+        let grep = Command::new("grep").args(["-raqF", marker]).args(searched).status().unwrap();
+        let name = format!("*{marker}*");
+        let find = ["-name", &name].map(OsStr::new);
+        let find = must("find", [device.home().as_os_str()].into_iter().chain(find));
+        assert!(grep.code() < Some(2), "{grep}");
+        grep.success() || !find.is_empty()
     };
-    [CONTENT, NAME].into_iter().filter(has).collect()
+    let found = [CONTENT, NAME].into_iter().filter(has).collect();
+    fs::remove_file(dump).unwrap();
+    found
 }
 
-/// Which of them are in files below a directory, their names or a process.
-fn found(device: &Device) -> BTreeSet<&'static str> {
-    let mut found = BTreeSet::new();
-    let mut below = vec![device.home().to_path_buf()];
-    while let Some(directory) = below.pop() {
-        for entry in fs::read_dir(directory).unwrap().flatten() {
-            found.extend(markers(entry.file_name().as_encoded_bytes()));
-            match entry.file_type().unwrap() {
-                kind if kind.is_dir() => below.push(entry.path()),
-                kind if kind.is_file() => found.extend(markers(&fs::read(entry.path()).unwrap())),
-                _ => {}
-            }
-        }
-    }
-    let process = format!("/proc/{}", device.daemon());
-    let memory = File::open(format!("{process}/mem")).unwrap();
-    let mut seen = 0;
-    for line in fs::read_to_string(format!("{process}/maps")).unwrap().lines() {
+/// Writes all memory that a process can write to a file.
+fn copy_memory(process: u32, to: &Path) {
+    let memory = File::open(format!("/proc/{process}/mem")).unwrap();
+    let mut dump = File::create(to).unwrap();
+    let mut copied = 0;
+    for line in fs::read_to_string(format!("/proc/{process}/maps")).unwrap().lines() {
         let mut words = line.split(' ');
         let (range, rights) = (words.next().unwrap(), words.next().unwrap());
         let (from, to) = range.split_once('-').unwrap();
@@ -99,12 +98,11 @@ fn found(device: &Device) -> BTreeSet<&'static str> {
         let mut bytes = vec![0; (to - from) as usize];
         // It may be gone by now, or guarded.
         if memory.read_exact_at(&mut bytes, from).is_ok() {
-            seen += bytes.len();
-            found.extend(markers(&bytes));
+            copied += bytes.len();
+            dump.write_all(&bytes).unwrap();
         }
     }
-    assert!(seen > 1 << 20, "only {seen} bytes of memory were seen");
-    found
+    assert!(copied > 1 << 20, "only {copied} bytes of memory were seen");
 }
 
 #[test]

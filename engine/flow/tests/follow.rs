@@ -10,6 +10,7 @@ use std::time::{Duration, Instant};
 use tempfile::TempDir;
 use tokio::runtime::Runtime;
 use tokio::sync::mpsc::UnboundedSender;
+use warp_cache::store::Class;
 use warp_flow::follow::{FollowVolume, Follower};
 use warp_flow::home::{Home, random_secret};
 use warp_flow::members::now_secs;
