@@ -31,6 +31,7 @@ use warp_format::keys::SigningKey;
 use warp_format::members::{Capability, Chain};
 use warp_format::portal::PortalRecord;
 use warp_format::record::Body;
+use warp_format::wire::Change;
 use warp_format::wrap::{WrapKey, unwrap_epoch};
 use warp_format::{
     ContentSecret, DeviceId, FormatError, Head, Keyring, NamingKeys, Sealer, Secret,
@@ -498,8 +499,8 @@ fn when_a_time_is_over_a_device_that_is_up_begins_an_epoch() {
     let peers = Peers::start(&home, &seed, founder.id(), Arc::clone(&portals), network).unwrap();
     let entry = portals.find("p").unwrap();
     peers.share(&entry, &Opened::Own(Arc::clone(&portal))).unwrap();
-    portals.expire_member("p", &goes.id(), Some(now_secs() - 1000)).unwrap();
-    peers.members_changed(&entry).unwrap();
+    let over = Change::Expire { device: goes.id(), at: Some(now_secs() - 1000) };
+    peers.change(&entry, over).unwrap();
     let until = Instant::now() + Duration::from_secs(20);
     let volume = portal.volume(Path::new("/")).unwrap();
     for n in 0.. {

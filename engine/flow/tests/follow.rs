@@ -1,8 +1,5 @@
 //! A joined portal: what it shows when heads come, and when no peer is there.
 
-mod alter;
-
-use alter::Alter as _;
 use std::path::Path;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
@@ -23,6 +20,7 @@ use warp_flow::{FlowError, Refusal};
 use warp_format::keys::SigningKey;
 use warp_format::members::Capability;
 use warp_format::record::{Body, NO_DIRECTORIES};
+use warp_format::wire::Change;
 use warp_format::{ChunkId, DeviceId, Keyring};
 use warp_net::{Event, Received};
 
@@ -95,9 +93,12 @@ impl Scene {
         let writes = Portals::new(&Home::at(dirs[0].path().into()), &ours).unwrap();
         let reader = Portals::new(&Home::at(dirs[1].path().into()), &theirs).unwrap();
         writes.create("p", (0, 0), None).unwrap();
-        let seed = writes.invite("p", "a", Capability::Reader, now_secs() + 60, 1).unwrap();
+        let key = SigningKey::from_seed(&random_secret().unwrap()).device_id();
+        let (capability, expires) = (Capability::Reader, now_secs() + 60);
+        writes.found("p", "a").unwrap();
+        let change = Change::Invite { key, capability, may_invite: false, expires, uses: 1 };
+        writes.alter("p", &writes.me(), change).unwrap();
         let who = (theirs.device_key().device_id(), reader.wrap_key());
-        let key = SigningKey::from_seed(&seed).device_id();
         let chain = writes.redeem("p", &key, who, "b").unwrap();
         reader.join(chain.bytes_from(0), None).unwrap();
         let writer = writes.open("p").unwrap();

@@ -14,6 +14,7 @@ use warp_flow::{FlowError, Kind};
 use warp_format::keys::SigningKey;
 use warp_format::members::{Capability, Chain, NotGood};
 use warp_format::record::Body;
+use warp_format::wire::Change;
 use warp_format::{DeviceId, FormatError, Keyring, Secret};
 
 /// A device: its directory, its keys, and its portals.
@@ -114,8 +115,9 @@ fn a_ticket_ends_by_its_time_and_by_its_founder() {
     let late = founder.invite_until(now_secs() - 3600, 1);
     assert_eq!(not_good(other.redeems(&founder, &late)), NotGood::Expired);
     let open = founder.invite(5);
-    assert_eq!(founder.portals.expire_invites("p").unwrap(), 1);
-    assert_eq!(founder.portals.expire_invites("p").unwrap(), 0);
+    let close = || founder.portals.alter("p", &founder.id(), Change::CloseInvites);
+    assert_eq!(close().unwrap(), 1);
+    assert_eq!(close().unwrap(), 0);
     assert_eq!(not_good(other.redeems(&founder, &open)), NotGood::Closed);
 }
 
@@ -227,5 +229,5 @@ fn who_has_recovered_a_key_still_writes_what_was_written_here() {
     drop(volume);
     portal.close().unwrap();
     // Who is a member, the lost key alone could say.
-    assert!(portals.expire_invites("p").is_err());
+    assert!(portals.alter("p", &portals.me(), Change::CloseInvites).is_err());
 }

@@ -273,7 +273,8 @@ proptest! {
         prop_assert_eq!((again.id, &again.name), (record.id, &record.name));
         prop_assert_eq!(again.quota, quota);
         prop_assert_eq!(again.key.root().is_some(), !keeps);
-        prop_assert_eq!(again.key.access().expose(), record.key.access().expose());
+        let [back, access] = [&again, &record].map(|record| record.key.access());
+        prop_assert_eq!(back.expose(), access.expose());
         prop_assert!(again.key.root().is_none_or(|root| root.expose() == secret.expose()));
         prop_assert_eq!(again.local.expose(), record.local.expose());
         prop_assert_eq!(again.seal(&key, nonce).unwrap(), bytes.clone());

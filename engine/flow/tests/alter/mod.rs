@@ -18,7 +18,6 @@ pub(crate) trait Alter {
         expires: u64,
         uses: u32,
     ) -> Result<Secret>;
-    fn expire_invites(&self, name: &str) -> Result<u64>;
     fn expire_member(&self, name: &str, device: &DeviceId, at: Option<u64>) -> Result<()>;
     fn remove_member(&self, name: &str, device: &DeviceId) -> Result<()>;
 }
@@ -38,10 +37,6 @@ impl Alter for Portals {
         let key = SigningKey::from_seed(&seed).device_id();
         let change = Change::Invite { key, capability, may_invite: false, expires, uses };
         self.alter(name, &self.me(), change).map(|_| seed)
-    }
-
-    fn expire_invites(&self, name: &str) -> Result<u64> {
-        self.alter(name, &self.me(), Change::CloseInvites)
     }
 
     fn expire_member(&self, name: &str, device: &DeviceId, at: Option<u64>) -> Result<()> {
