@@ -88,6 +88,15 @@ pub struct Recovery {
     pub damaged_bytes: u64,
 }
 
+/// What was dropped to make room.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Evicted {
+    /// Of packs.
+    pub bytes: u64,
+    /// Chunks that are not here any more.
+    pub chunks: Vec<ChunkId>,
+}
+
 /// How much is stored.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Usage {
@@ -185,6 +194,16 @@ impl Store {
     pub fn ids(&self) -> Vec<ChunkId> {
         let state = self.state();
         state.index.keys().filter(|id| !state.damaged.contains(id)).copied().collect()
+    }
+
+    /// How many chunks are here, damaged ones too.
+    pub fn len(&self) -> usize {
+        self.state().index.len()
+    }
+
+    /// True if none is.
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
     }
 
     /// Adds a chunk; it is durable once [`Self::sync`] has returned. A chunk
@@ -347,23 +366,24 @@ impl Store {
     }
 
     /// Drops whole packs of cached chunks, oldest first, until at least
-    /// `bytes` are free or none is left; gives the bytes freed. Nothing is
-    /// copied, and neither *own* nor *replica* is touched.
-    pub fn evict(&self, bytes: u64) -> Result<u64> {
+    /// `bytes` are free or none is left. Nothing is copied, and neither *own*
+    /// nor *replica* is touched.
+    pub fn evict(&self, bytes: u64) -> Result<Evicted> {
         let mut state = self.state();
-        let mut freed = 0;
-        while freed < bytes {
+        let mut evicted = Evicted::default();
+        while evicted.bytes < bytes {
             let oldest = state.packs.range((Class::Cached, 0)..=(Class::Cached, u32::MAX)).next();
             let Some(name) = oldest.map(|(name, _)| *name) else { break };
-            freed += self.drop_pack(&mut state, name)?;
+            let dropped = self.drop_pack(&mut state, name)?;
+            evicted.bytes += dropped.bytes;
+            evicted.chunks.extend(dropped.chunks);
         }
-        Ok(freed)
+        Ok(evicted)
     }
 
-    /// Takes a pack away with all chunks that lie nowhere else; gives its
-    /// length.
-    fn drop_pack(&self, state: &mut State, name: PackName) -> Result<u64> {
-        let Some(pack) = state.packs.remove(&name) else { return Ok(0) };
+    /// Takes a pack away with all chunks that lie nowhere else.
+    fn drop_pack(&self, state: &mut State, name: PackName) -> Result<Evicted> {
+        let Some(pack) = state.packs.remove(&name) else { return Ok(Evicted::default()) };
         let mut gone = HashSet::new();
         for (id, _) in &pack.entries {
             if state.index.get(id).is_some_and(|(holder, _)| *holder == name) {
@@ -379,6 +399,7 @@ impl Store {
                 state.index.entry(*id).or_insert((*other, *place));
             }
         }
+        gone.retain(|id| !state.index.contains_key(id));
         // The index first: without its pack it would be somebody else's.
         for file in [index_name(name), pack_name(name)] {
             match self.disk.remove(&file) {
@@ -389,7 +410,7 @@ impl Store {
             }
         }
         state.names_changed = true;
-        Ok(pack.end)
+        Ok(Evicted { bytes: pack.end, chunks: gone.into_iter().collect() })
     }
 
     /// How much is stored in this class.

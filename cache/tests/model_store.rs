@@ -94,10 +94,17 @@ fn run(disk: Arc<dyn Disk>, acts: &[Act]) {
             Act::Sync => store.sync().unwrap(),
             Act::Evict(bytes) => {
                 let before = store.usage(Class::Cached).bytes;
-                let freed = store.evict(*bytes).unwrap();
-                assert!(freed >= (*bytes).min(before));
-                // Only what is cached and nothing else may be gone.
-                model.retain(|id, class| *class != Class::Cached || store.contains(id));
+                let evicted = store.evict(*bytes).unwrap();
+                assert!(evicted.bytes >= (*bytes).min(before));
+                // Only what is cached and nothing else may be gone, and that
+                // is told.
+                let mut gone: HashSet<_> = evicted.chunks.into_iter().collect();
+                model.retain(|id, class| {
+                    let is_gone = *class == Class::Cached && !store.contains(id);
+                    assert_eq!(gone.remove(id), is_gone);
+                    !is_gone
+                });
+                assert!(gone.is_empty(), "{gone:?} were not here");
             }
             Act::Sweep(bit, percent) => sweep(&store, *bit, *percent, &mut model, &mut own),
             // No power cut: everything written is there.

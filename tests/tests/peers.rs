@@ -419,3 +419,26 @@ fn what_comes_from_peers_is_counted_and_limited_through_the_mount() {
     let refused = reader.warp(["up", "--metrics", "10.77.0.2:9464"]).env("WARP_HOME", home).run();
     assert!(refused.code != 0 && refused.stderr.contains("127.0.0.1"), "{}", refused.stderr);
 }
+
+#[test]
+fn a_peer_gives_each_of_the_thousands_of_chunks_that_it_fetched_mount() {
+    let (_lan, devices) = devices(3);
+    let [writer, first, second] = &devices[..] else { unreachable!() };
+    let name = |n: u64| format!("f{n:04}");
+    // Longer than what shares a chunk with its neighbours.
+    let content = |n: u64| format!("{n:06}").repeat(11_000).into_bytes();
+    let files = 0..1200;
+    files.clone().for_each(|n| write(&writer.at(name(n)), &content(n)));
+    writer.sync();
+    join(writer, first);
+    // It hears from the first while that has less and less to learn.
+    join(writer, second);
+    first.warp(["warmup", "m"]).ok();
+    assert!(chunks(first) >= 1200, "each file is a chunk");
+    // What is here is told every two seconds.
+    std::thread::sleep(Duration::from_secs(4));
+    writer.warp(["down"]).ok();
+    for n in files {
+        assert_eq!(fs::read(second.at(name(n))).unwrap(), content(n), "{n}");
+    }
+}

@@ -170,7 +170,7 @@ impl Sweep<'_> {
             loop {
                 let mut state = self.store.state();
                 if state.staying(name, live).next().is_none() {
-                    dropped += self.store.drop_pack(&mut state, name)?;
+                    dropped += self.store.drop_pack(&mut state, name)?.bytes;
                     break;
                 }
                 drop(state);

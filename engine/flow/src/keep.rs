@@ -5,7 +5,7 @@
 //! is here; `swarm` and `cache::store` below. Promises: a head is kept and told
 //! only when all that it names is here and durable; what is kept is never
 //! dropped. Never: holds a secret that opens anything. Tested by
-//! `tests/tests/peers.rs`.
+//! `tests/tests/members.rs`.
 
 use crate::error::{FlowError, Result};
 use crate::heads::{HeadFiles, Heads, is_newer};
@@ -159,11 +159,9 @@ impl Keeper {
     }
 
     /// Everything that these heads name has come: makes that durable, and then
-    /// them. Gives those that take the place of an older one, as they were
-    /// signed.
-    pub(crate) fn keep(&self, whole: Vec<Coming>) -> Result<Vec<Vec<u8>>> {
+    /// them.
+    pub(crate) fn keep(&self, whole: Vec<Coming>) -> Result<()> {
         self.store.sync()?;
-        let mut kept = Vec::new();
         for Coming { head, bytes, .. } in whole {
             let known = self.state().kept.get(&head.device).map(|(known, _)| known.clone());
             if let Some(known) = known
@@ -176,10 +174,9 @@ impl Keeper {
             if state.coming.get(&head.device).is_some_and(|coming| coming.head == head) {
                 state.coming.remove(&head.device);
             }
-            state.kept.insert(head.device, (head, bytes.clone()));
-            kept.push(bytes);
+            state.kept.insert(head.device, (head, bytes));
         }
-        Ok(kept)
+        Ok(())
     }
 
     /// Chunks that are kept, and the bytes of their packs.

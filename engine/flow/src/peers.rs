@@ -13,6 +13,7 @@ mod dial;
 mod keep;
 mod link;
 mod serve;
+mod tell;
 
 use crate::error::{FlowError, Result};
 use crate::home::{Home, random_secret, write_private};
@@ -34,10 +35,11 @@ use tokio::runtime::Runtime;
 use tokio::sync::Notify;
 use warp_cache::store::{Class, Store};
 use warp_format::keys::SigningKey;
+use warp_format::limits::{MAX_HELD_PRINTS, MAX_WHOLE_ROOTS};
 use warp_format::members::{Capability, Chain};
 use warp_format::ticket::Ticket;
 use warp_format::{ChunkId, DeviceId, Head, PortalId, SealedChunk, Secret};
-use warp_net::{Change, Changed, Discovery, Endpoint, Found, Have, News, Prints, Rates, Scope};
+use warp_net::{Change, Changed, Discovery, Endpoint, Found, Have, News, Rates, Scope};
 
 /// How long the end of all connections is waited for.
 const CLOSE_WITHIN: Duration = Duration::from_secs(2);
@@ -205,26 +207,22 @@ impl Shared {
         }
     }
 
-    /// All that is here of an own portal, whatever the last head names: so
-    /// its writer is asked for anything.
+    /// Says that all below some heads is here, where that is shorter than to
+    /// say of each chunk that it is: of an own portal, so that its writer is
+    /// asked for anything, and of one that is kept and too large for that.
     fn whole(&self) -> Option<Have> {
-        let Opened::Own(_) = &self.opened else { return None };
-        let head = Head::open(self.heads().first()?).ok()?;
-        Some(Have::Whole { roots: vec![head.root.id] })
-    }
-
-    /// Says all that is here to a peer that has just come.
-    fn introduce(&self, link: &Link) {
-        if let Some(whole) = self.whole() {
-            link.session.tell(News::Have(whole));
-            return;
+        let is_short = match &self.opened {
+            Opened::Own(_) => true,
+            Opened::Joined(_) => false,
+            Opened::Kept(keeper) => keeper.store().len() > MAX_HELD_PRINTS,
+        };
+        if !is_short {
+            return None;
         }
-        let ids = self.store().ids();
-        let bits = Prints::bits_for(ids.len());
-        link.session.tell(News::Have(Have::Forget));
-        for prints in Prints::of(&link.session.salt_here(), bits, ids) {
-            link.session.tell(News::Have(Have::Added(prints)));
-        }
+        let heads = self.heads();
+        let heads = heads.iter().filter_map(|bytes| Head::open(bytes).ok());
+        let roots: Vec<_> = heads.map(|head| head.root.id).take(MAX_WHOLE_ROOTS).collect();
+        (!roots.is_empty()).then_some(Have::Whole { roots })
     }
 }
 
@@ -308,8 +306,8 @@ impl Core {
         }
     }
 
-    /// There may be a new head of an own portal.
-    fn tell_head(&self, shared: &Shared) {
+    /// There may be a new head of an own portal, or of one that is kept.
+    fn tell_heads(&self, shared: &Shared) {
         if let Some(whole) = shared.whole() {
             self.announce(&shared.id, News::Have(whole));
         }
@@ -476,7 +474,7 @@ impl Peers {
             let (core, of) = (Arc::downgrade(&self.core), Arc::downgrade(&shared));
             portal.watch(Box::new(move || {
                 if let (Some(core), Some(shared)) = (core.upgrade(), of.upgrade()) {
-                    core.tell_head(&shared);
+                    core.tell_heads(&shared);
                 }
             }));
         }
@@ -623,28 +621,12 @@ impl Peers {
     }
 }
 
-/// Tells peers what else is here by now.
+/// Tells peers what else is here by now, and what no more.
 async fn tell_what_is_new(core: std::sync::Weak<Core>) {
     loop {
         tokio::time::sleep(TELL_EVERY).await;
         let Some(core) = core.upgrade() else { return };
-        core.all().iter().for_each(|shared| tell_fresh(shared));
-    }
-}
-
-/// Tells the peers of a portal what else is here by now.
-fn tell_fresh(shared: &Shared) {
-    let Some(swarm) = &shared.swarm else { return };
-    let fresh = swarm.take_fresh();
-    if fresh.is_empty() {
-        return;
-    }
-    let links: Vec<_> = shared.links().values().cloned().collect();
-    let bits = Prints::bits_for(shared.store().ids().len());
-    for link in links {
-        for prints in Prints::of(&link.session.salt_here(), bits, fresh.iter().copied()) {
-            link.session.tell(News::Have(Have::Added(prints)));
-        }
+        core.all().iter().for_each(|shared| tell::changes(shared));
     }
 }
 

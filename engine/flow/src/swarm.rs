@@ -31,8 +31,9 @@ const GRACE: Duration = Duration::from_secs(1);
 /// How long a chunk is taken to be that is asked for by its id alone, in bytes.
 const TYPICAL_LEN: u32 = 64 << 10;
 
-/// Chunks that were stored and of which peers have not been told.
-type Fresh = Arc<Mutex<Vec<ChunkId>>>;
+/// Chunks that were stored, and chunks that were dropped, of which peers have
+/// not been told.
+type Changes = Arc<Mutex<(Vec<ChunkId>, Vec<ChunkId>)>>;
 
 /// Most bytes of cached chunks.
 type CacheLimit = Arc<AtomicU64>;
@@ -104,7 +105,7 @@ pub struct Swarm {
     asks: UnboundedSender<Ask>,
     offline: AtomicBool,
     cache: CacheLimit,
-    fresh: Fresh,
+    changes: Changes,
     ahead: Ahead,
     listeners: explain::Listeners,
     counters: Arc<Counters>,
@@ -117,15 +118,15 @@ impl Swarm {
         let (asks, asked) = unbounded_channel();
         let counters = Arc::new(Counters::default());
         let cache: CacheLimit = Arc::new(AtomicU64::new(CACHE_BYTES));
-        let fresh = Fresh::default();
+        let changes = Changes::default();
         let ahead: Ahead = Arc::new(AtomicU64::new(AHEAD_BYTES));
         let listeners = explain::Listeners::default();
-        let checkers = |done: &_| check::Checkers::start((&store, class), &cache, &fresh, done);
+        let checkers = |done: &_| check::Checkers::start((&store, class), &cache, &changes, done);
         let told = (Arc::clone(&counters), Arc::clone(&ahead), listeners.clone());
         let task = task::Task::new(Arc::clone(&store), told, checkers);
         runtime.spawn(task.run(asked));
         let offline = AtomicBool::new(false);
-        Arc::new(Self { store, asks, offline, cache, fresh, ahead, listeners, counters })
+        Arc::new(Self { store, asks, offline, cache, changes, ahead, listeners, counters })
     }
 
     /// What it has done so far.
@@ -154,9 +155,10 @@ impl Swarm {
         self.ahead.load(Ordering::Relaxed)
     }
 
-    /// What has been stored since this was asked the last time.
-    pub(crate) fn take_fresh(&self) -> Vec<ChunkId> {
-        std::mem::take(&mut *self.fresh.lock().unwrap_or_else(PoisonError::into_inner))
+    /// What has been stored and what was dropped since this was asked the last
+    /// time; some may be both.
+    pub(crate) fn take_changes(&self) -> (Vec<ChunkId>, Vec<ChunkId>) {
+        std::mem::take(&mut *self.changes.lock().unwrap_or_else(PoisonError::into_inner))
     }
 
     /// There is a way to a peer.

@@ -3,9 +3,9 @@
 //! Neighbours: `keep` holds it; `net` lists, `swarm` fetches. Promises: what a
 //! peer is asked to list is what came since it was asked last; a head counts
 //! once everything was fetched that a peer holds who has all of it. Never:
-//! drops a chunk. Tested by `tests/tests/peers.rs`.
+//! drops a chunk. Tested by `tests/tests/members.rs`.
 
-use super::{Core, Link, Shared, tell_fresh};
+use super::{Core, Link, Shared, tell};
 use crate::error::{FlowError, Result};
 use crate::keep::{Coming, Keeper};
 use crate::swarm::Peer as _;
@@ -15,7 +15,7 @@ use std::time::Duration;
 use tokio::sync::mpsc::unbounded_channel;
 use warp_format::members::Capability;
 use warp_format::{ChunkId, DeviceId};
-use warp_net::{Event, News};
+use warp_net::Event;
 
 /// How often peers are asked what else they hold, beside when they tell a head.
 const LOOK_EVERY: Duration = Duration::from_secs(5);
@@ -77,12 +77,10 @@ async fn round(core: &Core, shared: &Shared, keeper: &Arc<Keeper>) -> Result<()>
     let whole: Vec<_> = wanted.into_iter().filter(is_whole).map(|one| one.coming).collect();
     if !whole.is_empty() {
         let keeper = Arc::clone(keeper);
-        let kept = blocking(move || keeper.keep(whole)).await??;
+        blocking(move || keeper.keep(whole)).await??;
         // Who is told of a head asks for what it names.
-        tell_fresh(shared);
-        for bytes in kept {
-            core.announce(&shared.id, News::Head(bytes));
-        }
+        tell::changes(shared);
+        core.tell_heads(shared);
     }
     failed.map_or(Ok(()), Err)
 }

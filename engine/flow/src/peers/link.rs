@@ -7,7 +7,7 @@
 
 use crate::swarm::{Asked, Peer};
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, PoisonError, RwLock};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock};
 use std::time::Duration;
 use tokio::sync::mpsc::{UnboundedSender, unbounded_channel};
 use warp_format::wire::Held;
@@ -22,6 +22,8 @@ pub(crate) struct Link {
     received: Arc<AtomicU64>,
     /// How far a custodian has read what it holds.
     listed: AtomicU64,
+    /// Bits of the fingerprints that it is told.
+    bits: Mutex<u8>,
 }
 
 impl Link {
@@ -31,6 +33,7 @@ impl Link {
             held: RwLock::new(None),
             received: Arc::default(),
             listed: AtomicU64::new(0),
+            bits: Mutex::new(0),
         }
     }
 
@@ -54,6 +57,12 @@ impl Link {
     /// It has read on to here.
     pub(crate) fn set_listed(&self, next: u64) {
         self.listed.store(next, Ordering::Relaxed);
+    }
+
+    /// Bits of the fingerprints that it is told; 0 before it is told any. To
+    /// be held while it is told some.
+    pub(crate) fn bits(&self) -> MutexGuard<'_, u8> {
+        self.bits.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Bytes of chunks that it gave.

@@ -4,7 +4,7 @@
 //! answer is about a portal that is shared now, to one who is a member now.
 //! Never: waits for the network. Tested by `tests/tests/peers.rs`.
 
-use super::{Core, Link};
+use super::{Core, Link, tell};
 use crate::error::FlowError;
 use crate::members::{NotJoined, now_secs};
 use crate::swarm::Peer as _;
@@ -145,7 +145,7 @@ impl Service for Core {
         let link = Arc::new(Link::new(session));
         tracing::info!(%portal, %peer, rtt_us = link.rtt().as_micros() as u64, "connected");
         shared.links().insert(peer, Arc::clone(&link));
-        shared.introduce(&link);
+        tell::introduce(&shared, &link);
         if let Some(swarm) = &shared.swarm {
             swarm.joined(link);
         }

@@ -5,7 +5,7 @@
 //! disk that is full costs a cached chunk, and no reader. Never: blames a peer
 //! for what this device did. Tested by `engine/flow/tests/swarm.rs`.
 
-use super::{CacheLimit, Fresh};
+use super::{CacheLimit, Changes};
 use crate::limits::{CACHE_LOOK_EVERY, workers};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::mpsc::{Receiver, Sender, channel};
@@ -45,7 +45,7 @@ struct Bench {
     /// Why chunks are kept.
     class: Class,
     cache: CacheLimit,
-    fresh: Fresh,
+    changes: Changes,
     /// Chunks stored since it was looked how much there is.
     stored: AtomicU64,
     done: UnboundedSender<Checked>,
@@ -55,7 +55,7 @@ impl Checkers {
     pub(super) fn start(
         (store, class): (&Arc<Store>, Class),
         cache: &CacheLimit,
-        fresh: &Fresh,
+        changes: &Changes,
         done: &UnboundedSender<Checked>,
     ) -> Self {
         let (work, receiver) = channel();
@@ -64,7 +64,7 @@ impl Checkers {
             store: Arc::clone(store),
             class,
             cache: Arc::clone(cache),
-            fresh: Arc::clone(fresh),
+            changes: Arc::clone(changes),
             stored: AtomicU64::new(0),
             done: done.clone(),
         });
@@ -103,10 +103,10 @@ impl Bench {
     fn keep(&self, sealed: &SealedChunk) {
         match self.store.put(sealed, self.class) {
             Ok(()) => {
-                let mut fresh = self.fresh.lock().unwrap_or_else(PoisonError::into_inner);
+                let mut changes = self.changes.lock().unwrap_or_else(PoisonError::into_inner);
                 // If nobody takes them, nobody is told: that costs a question.
-                if fresh.len() < MAX_HELD_PRINTS {
-                    fresh.push(sealed.id());
+                if changes.0.len() < MAX_HELD_PRINTS {
+                    changes.0.push(sealed.id());
                 }
             }
             Err(e) => tracing::warn!(chunk = %sealed.id(), "is not kept: {e}"),
@@ -117,8 +117,15 @@ impl Bench {
             let bytes = self.store.usage(Class::Cached).bytes;
             // Packs that are full get their index with this: without it they
             // would all be read at the next start, after a kill.
-            let kept = self.store.evict(bytes.saturating_sub(limit)).map(drop);
-            if let Err(e) = kept.and_then(|()| self.store.sync()) {
+            let evicted = self.store.evict(bytes.saturating_sub(limit));
+            let kept = evicted.and_then(|evicted| {
+                let mut changes = self.changes.lock().unwrap_or_else(PoisonError::into_inner);
+                let room = MAX_HELD_PRINTS.saturating_sub(changes.1.len());
+                changes.1.extend(evicted.chunks.into_iter().take(room));
+                drop(changes);
+                self.store.sync()
+            });
+            if let Err(e) = kept {
                 tracing::warn!("the cache is not in order: {e}");
             }
         }
