@@ -17,6 +17,7 @@ use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
+use tracing::Span;
 use warp_flow::Result;
 use warp_flow::asker::Asker;
 
@@ -71,6 +72,8 @@ struct Book {
     /// There is a request to be watched again, or it is over.
     news: Condvar,
     refused: Arc<AtomicU64>,
+    /// What is logged of a request is of this mount.
+    mount: Span,
 }
 
 #[derive(Default)]
@@ -97,8 +100,25 @@ struct Entry {
 pub(crate) struct Asks {
     pub(crate) what: &'static str,
     pub(crate) ino: u64,
+    /// The open file, and the bytes of it that are meant; 0 where none are.
+    pub(crate) fh: u64,
+    pub(crate) offset: u64,
+    pub(crate) len: u64,
     /// The thread; 0 where the kernel asks by itself.
     pub(crate) pid: u32,
+}
+
+impl Asks {
+    /// Of an open file, and so many bytes of it from there.
+    pub(crate) fn of(self, fh: u64, offset: u64, len: u64) -> Self {
+        Self { fh, offset, len, ..self }
+    }
+
+    /// What is logged while it is worked on belongs to it.
+    fn span(&self, mount: &Span) -> Span {
+        let Self { what: req, ino, fh, offset, len, pid } = *self;
+        tracing::debug_span!(parent: mount, "request", %req, ino, fh, offset, len, pid)
+    }
 }
 
 /// True if this thread is about to die, and waits for an answer only.
@@ -222,7 +242,10 @@ impl<R: Answer> Once<R> {
 impl<R> Drop for Once<R> {
     fn drop(&mut self) {
         let entry = self.book.pages().open.remove(&self.number);
-        drop(entry);
+        if let Some(Entry { asked, asks, .. }) = entry {
+            let us = asked.elapsed().as_micros() as u64;
+            asks.span(&self.book.mount).in_scope(|| tracing::debug!(us, "answered"));
+        }
     }
 }
 
@@ -237,10 +260,11 @@ impl Drop for Seat<'_> {
 
 impl Desk {
     /// For so many threads that read requests, each of which is answered
-    /// within `deadline`.
-    pub(crate) fn new(readers: usize, deadline: Duration) -> io::Result<Self> {
+    /// within `deadline`; the log says that it is of `portal`.
+    pub(crate) fn new(readers: usize, deadline: Duration, portal: &str) -> io::Result<Self> {
         let (pages, news, refused) = Default::default();
-        let book = Arc::new(Book { deadline, pages, news, refused });
+        let mount = tracing::debug_span!("mount", %portal);
+        let book = Arc::new(Book { deadline, pages, news, refused, mount });
         let watched = Arc::clone(&book);
         let watch = std::thread::Builder::new().name("deadline".into());
         let watch = Some(watch.spawn(move || watched.watch())?);
@@ -265,10 +289,11 @@ impl Desk {
     ) {
         let once = self.enter(asks, false, reply);
         let slot = Arc::clone(&once.slot);
+        let span = asks.span(&self.book.mount);
         let work = move || {
             // One that waited here until its time was up is not begun.
             if !slot.asker.has_left() {
-                slot.asker.serve(|| act(once));
+                span.in_scope(|| slot.asker.serve(|| act(once)));
             }
         };
         let seat = if wait { None } else { self.seat() };
@@ -352,7 +377,7 @@ mod tests {
     }
 
     fn asks(what: &'static str) -> Asks {
-        Asks { what, ino: 1, pid: 0 }
+        Asks { what, ino: 1, fh: 0, offset: 0, len: 0, pid: 0 }
     }
 
     fn told() -> (Told, Receiver<i32>) {
@@ -366,7 +391,7 @@ mod tests {
 
     #[test]
     fn however_many_are_stuck_the_next_is_answered_at_once_and_each_in_time() {
-        let desk = Arc::new(Desk::new(READERS, DEADLINE).unwrap());
+        let desk = Arc::new(Desk::new(READERS, DEADLINE, "").unwrap());
         let (open_gate, gate) = channel::<()>();
         let gate = Arc::new(Mutex::new(gate));
         let mut stuck = Vec::new();
@@ -415,7 +440,7 @@ mod tests {
 
     #[test]
     fn what_waits_until_its_time_is_up_is_not_begun() {
-        let desk = Desk::new(1, DEADLINE).unwrap();
+        let desk = Desk::new(1, DEADLINE, "").unwrap();
         // All threads of the pool.
         let (open_gate, gate) = channel::<()>();
         let gate = Arc::new(Mutex::new(gate));
@@ -440,7 +465,7 @@ mod tests {
     #[test]
     fn a_request_whose_work_panics_is_dropped_and_the_next_is_taken() {
         for readers in [1, 2] {
-            let desk = Desk::new(readers, Duration::from_secs(60)).unwrap();
+            let desk = Desk::new(readers, Duration::from_secs(60), "").unwrap();
             let (reply, answers) = told();
             desk.take(asks("panics"), reply, false, |_| panic!("on purpose"));
             let gone = answers.recv_timeout(Duration::from_secs(5));
@@ -465,7 +490,7 @@ mod tests {
 
     #[test]
     fn what_has_no_time_limit_is_answered_when_it_is_done() {
-        let desk = Desk::new(2, DEADLINE).unwrap();
+        let desk = Desk::new(2, DEADLINE, "").unwrap();
         let (reply, answers) = told();
         let once = desk.wait(asks("durable"), reply);
         assert!(answers.recv_timeout(DEADLINE * 3).is_err());
@@ -477,7 +502,7 @@ mod tests {
 
     #[test]
     fn an_error_is_told_by_its_number() {
-        let desk = Desk::new(2, DEADLINE).unwrap();
+        let desk = Desk::new(2, DEADLINE, "").unwrap();
         let (reply, answers) = told();
         desk.take(asks("fails"), reply, false, |once| {
             let result: Result<()> = Err(FlowError::GivenUp);

@@ -112,6 +112,8 @@ pub struct MountOptions {
     pub deadline: Duration,
     /// What the kernel does with what is written; nothing is, if read-only.
     pub caching: Caching,
+    /// Which portal it is, for the log: never a name.
+    pub portal: String,
 }
 
 impl MountOptions {
@@ -131,6 +133,7 @@ impl MountOptions {
             groups: IdMap::default(),
             deadline: DEADLINE,
             caching: Caching::default(),
+            portal: String::new(),
         }
     }
 

@@ -86,7 +86,7 @@ impl<V: Volume> Shell<V> {
                 let _ = kernel.inval_inode(INodeNo(ino), 0, 0);
             }
         }));
-        let desk = Desk::new(readers, options.deadline)?;
+        let desk = Desk::new(readers, options.deadline, &options.portal)?;
         let refused = desk.refused();
         let inner = Arc::new(Inner { volume, owners, listings, kernel, refused });
         let (caching, next_handle) = (options.caching, AtomicU64::new(1));
@@ -211,7 +211,7 @@ impl<V: Volume> Inner<V> {
 }
 
 fn asks(req: &Request, what: &'static str, ino: INodeNo) -> Asks {
-    Asks { what, ino: ino.0, pid: req.pid() }
+    Asks { what, ino: ino.0, fh: 0, offset: 0, len: 0, pid: req.pid() }
 }
 
 /// An owner of this mount has no place among those that are stored.
@@ -319,14 +319,15 @@ impl<V: Volume> Filesystem for Shell<V> {
         &self,
         req: &Request,
         ino: INodeNo,
-        _fh: FileHandle,
+        fh: FileHandle,
         offset: u64,
         size: u32,
         _flags: OpenFlags,
         _lock_owner: Option<LockOwner>,
         reply: ReplyData,
     ) {
-        self.ask(asks(req, "read", ino), reply, move |inner, reply| {
+        let asks = asks(req, "read", ino).of(fh.0, offset, size.into());
+        self.ask(asks, reply, move |inner, reply| {
             let bytes = inner.volume.read(ino.0, offset, size as usize);
             reply.settle(bytes, |reply, bytes| reply.data(&bytes));
         });
@@ -591,7 +592,7 @@ impl<V: Volume> Filesystem for Shell<V> {
         &self,
         req: &Request,
         ino: INodeNo,
-        _fh: FileHandle,
+        fh: FileHandle,
         offset: u64,
         data: &[u8],
         write_flags: WriteFlags,
@@ -602,7 +603,9 @@ impl<V: Volume> Filesystem for Shell<V> {
         let cached = write_flags.contains(WriteFlags::FUSE_WRITE_CACHE);
         let data = data.to_vec();
         // What the kernel gathered is not only of whom it asks for.
-        let asks = Asks { pid: if cached { 0 } else { req.pid() }, ..asks(req, "write", ino) };
+        let pid = if cached { 0 } else { req.pid() };
+        let asks = asks(req, "write", ino).of(fh.0, offset, data.len() as u64);
+        let asks = Asks { pid, ..asks };
         self.change(asks, reply, move |inner, reply| {
             let len = data.len() as u32;
             let written = inner.counted(inner.volume.write(ino.0, offset, data, cached));
@@ -617,7 +620,7 @@ impl<V: Volume> Filesystem for Shell<V> {
         &self,
         req: &Request,
         ino: INodeNo,
-        _fh: FileHandle,
+        fh: FileHandle,
         offset: u64,
         length: u64,
         mode: i32,
@@ -625,7 +628,8 @@ impl<V: Volume> Filesystem for Shell<V> {
     ) {
         let Some(how) = allocate(mode) else { return reply.error(Errno::EOPNOTSUPP) };
         let Some(end) = offset.checked_add(length) else { return reply.error(Errno::EFBIG) };
-        self.change(asks(req, "fallocate", ino), reply, move |inner, reply| {
+        let asks = asks(req, "fallocate", ino).of(fh.0, offset, length);
+        self.change(asks, reply, move |inner, reply| {
             done(inner.volume.allocate(ino.0, offset..end, how), reply);
         });
     }
@@ -637,7 +641,7 @@ impl<V: Volume> Filesystem for Shell<V> {
         _fh_in: FileHandle,
         offset_in: u64,
         ino_out: INodeNo,
-        _fh_out: FileHandle,
+        fh_out: FileHandle,
         offset_out: u64,
         len: u64,
         _flags: CopyFileRangeFlags,
@@ -645,7 +649,8 @@ impl<V: Volume> Filesystem for Shell<V> {
     ) {
         // The answer has 32 bits.
         let len = len.min(u64::from(u32::MAX));
-        self.change(asks(req, "copy_file_range", ino_out), reply, move |inner, reply| {
+        let asks = asks(req, "copy_file_range", ino_out).of(fh_out.0, offset_out, len);
+        self.change(asks, reply, move |inner, reply| {
             let copied = inner.volume.copy((ino_in.0, offset_in), (ino_out.0, offset_out), len);
             reply.settle(copied, |reply, len| {
                 reply.written(u32::try_from(len).unwrap_or(u32::MAX));

@@ -127,3 +127,35 @@ fn a_client_of_another_users_daemon_that_mounts_is_told_so_at_once() {
     mode(&device.path("h"), 0o700);
     device.umount();
 }
+
+/// The log says what a mount was asked and where chunks came from, if it is
+/// told to, and never what anything is called.
+#[test]
+fn the_log_has_every_request_and_chunk_where_it_is_asked_for_mount() {
+    let device = Device::new();
+    device.create("secret-portal");
+    mkdir(&device.path("m"));
+    let said = |level: &str| {
+        device.warp(["mount", "secret-portal", "m"]).env("WARP_VERBOSE", level).ok();
+        fs::write(device.at("secret-name"), vec![b'x'; 300_000]).expect("written");
+        device.types("sync m").exits(0);
+        assert_eq!(fs::read(device.at("secret-name")).expect("read").len(), 300_000);
+        device.warp(["down"]).ok();
+        device.log()
+    };
+    let usual = said("0");
+    assert!(usual.contains("listening") && !usual.contains("request{"), "{usual}");
+    let debug = said("2").split_off(usual.len());
+    let write = debug.lines().find(|line| line.contains("req=write")).expect(&debug);
+    for field in [" DEBUG ", "mount{portal=", "ino=", "offset=", "len=", "pid=", "us="] {
+        assert!(write.contains(field), "{field} in {write}");
+    }
+    assert!(!debug.contains(" TRACE "), "{debug}");
+    device.warp(["-vvv", "up"]).ok();
+    let trace = said("0");
+    let chunk = trace.lines().find(|line| line.contains("source=")).expect("a chunk");
+    assert!(chunk.contains(" TRACE ") && chunk.contains("chunk="), "{chunk}");
+    for name in ["secret-portal", "secret-name", "xxxxxxxx"] {
+        assert!(!trace.contains(name), "{name} is in the log");
+    }
+}

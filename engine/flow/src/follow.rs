@@ -22,7 +22,7 @@ use crate::heads::{HeadFiles, Heads, is_newer};
 use crate::limits::CACHE_BYTES;
 use crate::members::Membership;
 use crate::reader::TreeReader;
-use crate::source::ChunkSource;
+use crate::source::{ChunkSource, note};
 use crate::swarm::{Counters, Swarm};
 use std::fs::File;
 use std::path::Path;
@@ -56,14 +56,20 @@ impl Source {
 
 impl ChunkSource for Source {
     fn fetch(&self, id: &ChunkId) -> Result<SealedChunk> {
+        let began = Instant::now();
         if self.store.contains(id) {
             match self.store.get(id) {
-                Ok(chunk) => return Ok(chunk),
+                Ok(chunk) => {
+                    note(id, "disk", began);
+                    return Ok(chunk);
+                }
                 // A peer has a whole one.
                 Err(e) => tracing::warn!(chunk = %id, "{e}"),
             }
         }
-        self.swarm.fetch(id)
+        let chunk = self.swarm.fetch(id)?;
+        note(id, "peer", began);
+        Ok(chunk)
     }
 
     fn is_far(&self) -> bool {

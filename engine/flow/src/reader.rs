@@ -9,11 +9,12 @@
 use crate::archive::TreeKeys;
 use crate::error::{FlowError, Result};
 use crate::limits::{NODE_BYTES, NODES_AHEAD, OPENED_BYTES};
-use crate::source::ChunkSource;
+use crate::source::{ChunkSource, note};
 use std::cell::RefCell;
 use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
 use std::sync::Arc;
+use std::time::Instant;
 use warp_cache::tier::Tier;
 use warp_format::codec::Unpacker;
 use warp_format::record::{
@@ -151,15 +152,30 @@ impl<S: ChunkSource> TreeReader<S> {
 
     /// A tree node.
     pub fn node(&self, want: &ChunkRef) -> Result<Arc<Node>> {
-        let make = || -> Result<_> { Ok(Arc::new(self.open_node(want)?)) };
-        Ok(self.memory.nodes.get_or_make(*want, make)?)
+        let (began, mut is_made) = (Instant::now(), false);
+        let make = || -> Result<_> {
+            is_made = true;
+            Ok(Arc::new(self.open_node(want)?))
+        };
+        let node = self.memory.nodes.get_or_make(*want, make)?;
+        if !is_made {
+            note(&want.id, "mem", began);
+        }
+        Ok(node)
     }
 
     /// The bytes of a data chunk.
     pub fn chunk(&self, want: &ChunkRef) -> Result<Opened> {
-        Ok(self.memory.chunks.get_or_make(*want, || -> Result<_> {
+        let (began, mut is_made) = (Instant::now(), false);
+        let make = || -> Result<_> {
+            is_made = true;
             Ok(Arc::new(self.open_chunk(want)?.into_bytes()))
-        })?)
+        };
+        let opened = self.memory.chunks.get_or_make(*want, make)?;
+        if !is_made {
+            note(&want.id, "mem", began);
+        }
+        Ok(opened)
     }
 
     /// The records from this key on.

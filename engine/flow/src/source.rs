@@ -2,6 +2,7 @@
 
 use crate::error::Result;
 use std::sync::Arc;
+use std::time::Instant;
 use warp_cache::store::Store;
 use warp_format::{ChunkId, ChunkRef, SealedChunk};
 
@@ -24,6 +25,15 @@ pub trait ChunkSource: Send + Sync {
 
 impl ChunkSource for Arc<Store> {
     fn fetch(&self, id: &ChunkId) -> Result<SealedChunk> {
-        Ok(self.get(id)?)
+        let began = Instant::now();
+        let chunk = self.get(id)?;
+        note(id, "disk", began);
+        Ok(chunk)
     }
+}
+
+/// Says where a chunk came from, and how long that took, to who follows the
+/// log chunk by chunk.
+pub(crate) fn note(chunk: &ChunkId, source: &str, began: Instant) {
+    tracing::trace!(%chunk, %source, us = began.elapsed().as_micros() as u64, "has");
 }

@@ -34,7 +34,8 @@ pub(crate) struct Global {
     /// Print errors only: no progress, no summary
     #[arg(short, long, global = true, env = "WARP_QUIET", value_parser = clap::builder::FalseyValueParser::new())]
     pub(crate) quiet: bool,
-    /// Say more on standard error: what is done, and with -vv every request
+    /// Say more on standard error: what is done, with -vv every request, with
+    /// -vvv every chunk; `warp up` has its log say it
     #[arg(short, long, global = true, action = ArgAction::Count, env = "WARP_VERBOSE")]
     pub(crate) verbose: u8,
     /// When to use colours: auto, always or never

@@ -34,9 +34,15 @@ const GREET_WITHIN: Duration = Duration::from_secs(5);
 /// How often it is looked whether somebody wants it to stop.
 const LOOK_EVERY: Duration = Duration::from_millis(100);
 const PAUSE: Duration = Duration::from_millis(5);
-/// What says how the daemon uses the network.
-const NETWORK_VARIABLES: [&str; 5] =
-    ["WARP_LIMIT", "WARP_LIMIT_PER_PEER", "WARP_LISTEN", "WARP_MDNS", "WARP_METRICS"];
+/// What says how the daemon uses the network, and what its log has.
+const DAEMON_VARIABLES: [&str; 6] = [
+    "WARP_LIMIT",
+    "WARP_LIMIT_PER_PEER",
+    "WARP_LISTEN",
+    "WARP_MDNS",
+    "WARP_METRICS",
+    "WARP_VERBOSE",
+];
 /// Directories that the daemon finds its home by.
 const HOME_VARIABLES: [&str; 7] = [
     "WARP_HOME",
@@ -364,7 +370,7 @@ fn environment(home: &Home) -> Vec<(&'static str, OsString)> {
         }
     }
     let set = |name| std::env::var_os(name).map(|value| (name, value));
-    variables.extend(NETWORK_VARIABLES.into_iter().filter_map(set));
+    variables.extend(DAEMON_VARIABLES.into_iter().filter_map(set));
     // `fusermount3` is looked for there.
     variables.extend(std::env::var_os("PATH").map(|path| ("PATH", path)));
     variables

@@ -213,6 +213,8 @@ pub(crate) type Result<T> = std::result::Result<T, Failure>;
 pub(crate) struct Ui {
     pub(crate) json: bool,
     pub(crate) quiet: bool,
+    /// How much more is said than usual.
+    pub(crate) verbose: u8,
     /// On standard error.
     pub(crate) color: bool,
     /// On standard output.
@@ -233,17 +235,21 @@ fn is_colored(when: Color, stream: &impl IsTerminal) -> bool {
     }
 }
 
+/// What is said with so many `-v`.
+pub(crate) fn level(verbose: u8) -> tracing::Level {
+    match verbose {
+        0 | 1 => tracing::Level::INFO,
+        2 => tracing::Level::DEBUG,
+        _ => tracing::Level::TRACE,
+    }
+}
+
 impl Ui {
     pub(crate) fn new(global: &Global) -> Self {
         if global.verbose > 0 {
-            let level = match global.verbose {
-                1 => tracing::Level::INFO,
-                2 => tracing::Level::DEBUG,
-                _ => tracing::Level::TRACE,
-            };
             let subscriber = tracing_subscriber::fmt()
                 .with_ansi(is_colored(global.color, &io::stderr()))
-                .with_max_level(level)
+                .with_max_level(level(global.verbose))
                 .with_target(false)
                 .with_writer(io::stderr)
                 .without_time()
@@ -254,6 +260,7 @@ impl Ui {
         Self {
             json: global.json,
             quiet: global.quiet,
+            verbose: global.verbose,
             color: is_colored(global.color, &io::stderr()),
             color_results: is_colored(global.color, &io::stdout()),
         }
@@ -261,7 +268,7 @@ impl Ui {
 
     /// Neither coloured nor JSON: a process talks to the one that started it.
     pub(crate) fn plain() -> Self {
-        Self { json: false, quiet: false, color: false, color_results: false }
+        Self { json: false, quiet: false, verbose: 0, color: false, color_results: false }
     }
 
     /// As far as it can be known before the words are understood.
@@ -281,6 +288,7 @@ impl Ui {
         Self {
             json,
             quiet: false,
+            verbose: 0,
             color: is_colored(color, &io::stderr()),
             color_results: is_colored(color, &io::stdout()),
         }

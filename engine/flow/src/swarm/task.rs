@@ -399,6 +399,10 @@ impl Task {
                 };
                 self.counters.chunks.fetch_add(1, Ordering::Relaxed);
                 self.counters.bytes.fetch_add(len, Ordering::Relaxed);
+                if let Some(peer) = device {
+                    let us = micros(wanted.since.elapsed());
+                    tracing::trace!(chunk = %wanted.id, %peer, bytes = len, us, "came");
+                }
                 if !wanted.asked.is_empty() {
                     let (chunk, bytes, took) = (wanted.id, len, wanted.since.elapsed());
                     let (from, asked) = (device, wanted.asked);

@@ -19,7 +19,11 @@ pub(crate) fn up(args: &Up, ui: &Ui) -> Result<Exit> {
         return daemon::run_here(&args.network, ui);
     }
     let home = Home::from_environment()?;
-    let mut daemon = Daemon::started_with(&home, &settings(&args.network))?;
+    let mut settings = settings(&args.network);
+    if ui.verbose > 0 {
+        settings.push(("WARP_VERBOSE", ui.verbose.to_string()));
+    }
+    let mut daemon = Daemon::started_with(&home, &settings)?;
     let ask = GoUp { network: named(&args.network) };
     let done: IsUp = daemon.ask(Method::POST, "/v1/up", &ask)?;
     if done.differs {

@@ -6,7 +6,7 @@
 //! runs on the async threads; says a portal's name to the log.
 //! Tested by `tests/tests/portal.rs`.
 
-mod sharing;
+pub(crate) mod sharing;
 mod upkeep;
 
 use super::mounted::{Mounted, WAIT_FOR_LAZY, standing};
@@ -646,6 +646,7 @@ fn no_such_path(error: FlowError, name: &str, path: &Path) -> Failure {
 fn attach(ask: &MountPortal, entry: &PortalEntry, portal: &Opened, path: &Path) -> Result<Mount> {
     let source = format!("{}:{}", entry.name, path.display());
     let mut options = MountOptions::new(ask.directory.clone().into(), &source);
+    options.portal = entry.id.to_string();
     options.allow_other = ask.allow_other;
     options.nonempty = ask.nonempty;
     options.read_only = ask.read_only;

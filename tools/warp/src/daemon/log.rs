@@ -20,12 +20,13 @@ pub(crate) fn path(home: &Home) -> PathBuf {
     home.logs().join("edge.log")
 }
 
-/// Sends what this process says, and its panics, to the log.
-pub(crate) fn begin(home: &Home) -> io::Result<()> {
+/// Sends what this process says, up to this level, and its panics to the log.
+pub(crate) fn begin(home: &Home, level: tracing::Level) -> io::Result<()> {
     make_private_dir(home.logs())?;
     let file = Rotating::open(&path(home), MAX_LEN_BYTES)?;
     let subscriber = tracing_subscriber::fmt()
         .with_ansi(false)
+        .with_max_level(level)
         .with_target(false)
         .with_writer(Mutex::new(file))
         .finish();

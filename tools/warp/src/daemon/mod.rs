@@ -116,7 +116,8 @@ fn run(
     ready: impl FnOnce(),
 ) -> Result<Exit> {
     let failed = |e: std::io::Error| Failure::new(Exit::Failed, format!("daemon: {e}"));
-    log::begin(home).map_err(|e| warp_flow::FlowError::io(home.logs(), e))?;
+    log::begin(home, edge::sharing::log_level())
+        .map_err(|e| warp_flow::FlowError::io(home.logs(), e))?;
     let edge = Edge::new(home.clone(), stays.cloned());
     let stopped = Arc::clone(&edge);
     signals::on_signal(move || stopped.stop())?;

@@ -14,7 +14,7 @@ use crate::daemon::wire::{
     WarmUp, Warmed, When, WireAsked, WireCandidate, WireExplained, WireProblem,
 };
 use crate::parse;
-use crate::report::{Exit, Failure};
+use crate::report::{Exit, Failure, level};
 use std::collections::{BTreeMap, HashMap};
 use std::net::SocketAddr;
 use std::path::PathBuf;
@@ -384,10 +384,19 @@ fn of(typed: &args::Network) -> Network {
     }
 }
 
+/// How `warp up` would be understood here.
+fn parsed() -> std::result::Result<args::Args, Exit> {
+    parse::parse(&["warp".into(), "up".into()], &mut Config::load())
+}
+
+/// How much the log is to have, as the settings and WARP_VERBOSE say.
+pub(crate) fn log_level() -> tracing::Level {
+    level(parsed().map_or(0, |args| args.global.verbose))
+}
+
 /// What the settings say of the network.
 fn settings() -> Result<args::Network> {
-    let words = ["warp".into(), "up".into()];
-    match parse::parse(&words, &mut Config::load()).map(|args| args.command) {
+    match parsed().map(|args| args.command) {
         Ok(args::Command::Up(up)) => Ok(up.network),
         _ => Err(Failure::new(Exit::Usage, "the settings of the network cannot be read")
             .hint("`warp config ls --origin` shows them, WARP_LISTEN and WARP_MDNS too")
