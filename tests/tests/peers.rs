@@ -125,6 +125,22 @@ fn of_a_portal_of_100_000_files_a_mount_fetches_what_is_walked() {
     assert!(took < Duration::from_secs(2), "{took:?}");
     let (here, there) = (chunks(reader), chunks(writer));
     assert!(here * 10 < there, "{here} of {there} chunks were fetched for one directory of 100");
+    assert_eq!(differences(&writer.m(), &reader.m()), "");
+    // What is published while all of it is walked again is seen as soon.
+    std::thread::scope(|scope| {
+        let walk = scope
+            .spawn(|| must("find", [reader.m().as_os_str(), "-printf".as_ref(), "%s".as_ref()]));
+        for n in 0.. {
+            let name = format!("new-{n}");
+            write(&writer.at(&name), b"new");
+            writer.sync();
+            soon("what is new", SEEN_WITHIN, || reader.at(&name).exists());
+            if walk.is_finished() && n >= 3 {
+                break;
+            }
+        }
+        walk.join().unwrap();
+    });
 }
 
 #[test]
@@ -184,12 +200,11 @@ fn peers_that_die_in_the_middle_of_a_read_cost_no_byte_mount() {
     let stopped = devices[2].daemon().to_string();
     let signal = |name: &str| drop(must("kill", [name, &stopped]));
     let killed = &devices[1];
-    let acts: [(&(dyn Fn() + Sync), &dyn Fn()); 3] = [
-        (&|| killed.kill(), &|| drop(killed.warp(["mount", "p", "m"]).ok())),
-        (&|| signal("-STOP"), &|| signal("-CONT")),
-        (&|| lan.drop_all(4), &|| {}),
-    ];
-    for (n, (act, undo)) in acts.iter().enumerate() {
+    let acts: [&(dyn Fn() + Sync); 3] =
+        [&|| killed.kill(), &|| signal("-STOP"), &|| lan.drop_all(4)];
+    let undo: [&dyn Fn(); 3] =
+        [&|| drop(killed.warp(["mount", "p", "m"]).ok()), &|| signal("-CONT"), &|| {}];
+    for (n, (act, undo)) in acts.iter().zip(undo).enumerate() {
         soon("all are connected", Duration::from_secs(20), || {
             let peers = reader.warp(["peers", "--json"]).ok();
             reader.json(&peers, "sum(p['connected'] for p in d['peers'])") == "4"
