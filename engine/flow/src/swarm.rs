@@ -22,7 +22,7 @@ use std::time::{Duration, Instant};
 use tokio::sync::mpsc::{UnboundedSender, unbounded_channel};
 use warp_cache::store::{Class, Store};
 use warp_format::{ChunkId, ChunkRef, DeviceId, SealedChunk};
-use warp_net::Event;
+use warp_net::{Event, Wish};
 
 /// How much longer than it may take an answer is waited for: the task that
 /// gives it is ours.
@@ -53,7 +53,7 @@ pub trait Peer: Send + Sync + 'static {
     fn may_have(&self, id: &ChunkId) -> bool;
     /// Asks for chunks, in this order; what comes of it is told under this
     /// number. When what it gives is dropped, nobody waits for it any more.
-    fn request(&self, number: u64, ids: Vec<ChunkId>, events: UnboundedSender<Event>) -> Asked;
+    fn request(&self, number: u64, wish: Wish, events: UnboundedSender<Event>) -> Asked;
 }
 
 /// A request under way.

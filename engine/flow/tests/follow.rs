@@ -22,7 +22,7 @@ use warp_format::members::Capability;
 use warp_format::record::{Body, NO_DIRECTORIES};
 use warp_format::wire::Change;
 use warp_format::{ChunkId, DeviceId, Keyring};
-use warp_net::{Event, Received};
+use warp_net::{Event, Received, Wish};
 
 const ROOT: u64 = 1;
 
@@ -51,7 +51,7 @@ impl Peer for Direct {
         true
     }
 
-    fn request(&self, number: u64, ids: Vec<ChunkId>, events: UnboundedSender<Event>) -> Asked {
+    fn request(&self, number: u64, wish: Wish, events: UnboundedSender<Event>) -> Asked {
         let answer = |id| match self.portal.chunk(&id) {
             Some(chunk) => {
                 let bytes = Received::new(chunk.bytes().to_vec());
@@ -59,7 +59,7 @@ impl Peer for Direct {
             }
             None => Event::NotFound { number, id },
         };
-        let answers: Vec<_> = ids.into_iter().map(answer).collect();
+        let answers: Vec<_> = wish.ids.into_iter().map(answer).collect();
         let rtt = self.rtt;
         tokio::spawn(async move {
             tokio::time::sleep(rtt).await;

@@ -13,7 +13,7 @@ use warp_flow::source::ChunkSource;
 use warp_flow::swarm::{Asked, Peer, Swarm};
 use warp_format::codec::{Level, Packer};
 use warp_format::{ChunkId, ChunkRef, DeviceId, NamingKeys, PlainChunk, SealedChunk, Sealer};
-use warp_net::{Event, Received};
+use warp_net::{Event, Received, Wish};
 
 /// What a peer does with what it is asked.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -58,11 +58,11 @@ impl Peer for Fake {
         true
     }
 
-    fn request(&self, number: u64, ids: Vec<ChunkId>, events: UnboundedSender<Event>) -> Asked {
+    fn request(&self, number: u64, wish: Wish, events: UnboundedSender<Event>) -> Asked {
         let (manner, chunks, each) = (self.manner, Arc::clone(&self.chunks), self.each);
         let given = Arc::clone(&self.given);
         let task = tokio::spawn(async move {
-            for id in ids {
+            for id in wish.ids {
                 tokio::time::sleep(each).await;
                 let n = given.fetch_add(1, Ordering::SeqCst);
                 let mut bytes = chunks[&id].bytes().to_vec();

@@ -216,6 +216,8 @@ fn redeem_message(exporter: &[u8; 32], joiner: &DeviceId, wrap: &[u8; 32]) -> [u
 pub struct Request {
     /// The session, by the number that this side gave or was given.
     pub session: u32,
+    /// Somebody waits for these: they go before what is asked ahead.
+    pub urgent: bool,
     /// 1 to [`MAX_REQUEST_IDS`] ids.
     #[serde(deserialize_with = "few_ids")]
     pub ids: Vec<ChunkId>,

@@ -66,8 +66,9 @@ fn frame() -> impl Strategy<Value = Frame> {
         redeem(),
         bytes().prop_map(|members| Frame::Welcome { members }),
         why.prop_map(|why| Frame::Denied { why }),
-        (any::<u32>(), vec(id(), 1..=64))
-            .prop_map(|(session, ids)| Frame::Request(Request { session, ids })),
+        (any::<u32>(), any::<bool>(), vec(id(), 1..=64)).prop_map(|(session, urgent, ids)| {
+            Frame::Request(Request { session, urgent, ids })
+        }),
         (any::<u32>(), any::<u64>()).prop_map(|(session, after)| Frame::List { session, after }),
         (any::<u64>(), vec(id(), 0..100))
             .prop_map(|(next, ids)| Frame::Listed(Listed { next, ids })),

@@ -11,7 +11,7 @@ use crate::error::{NetError, Result};
 use crate::frames::grown;
 use crate::link::{Fault, Link};
 use crate::serve::RESET_REFUSED;
-use crate::session::{Event, Received, Session};
+use crate::session::{Event, Received, Session, Wish};
 use quinn::{ReadError, ReadExactError, RecvStream, SendStream};
 use tokio::sync::mpsc::UnboundedSender;
 use warp_format::wire::{Answer, Frame, Request};
@@ -48,11 +48,11 @@ impl Drop for Asking {
 pub(crate) async fn run(
     session: &Session,
     number: u64,
-    ids: Vec<ChunkId>,
+    Wish { ids, urgent }: Wish,
     events: &UnboundedSender<Event>,
 ) -> Result<()> {
     let link = &session.link;
-    let request = Request { session: session.number, ids };
+    let request = Request { session: session.number, urgent, ids };
     let frame = Frame::Request(request.clone());
     let too_much = |source| NetError::TooMuch { what: "request", source };
     if request.ids.is_empty() || request.ids.len() > warp_format::limits::MAX_REQUEST_IDS {

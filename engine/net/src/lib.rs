@@ -64,5 +64,5 @@ pub use discovery::{Discovery, Found, Record, Scope};
 pub use endpoint::{Endpoint, Rates};
 pub use error::{NetError, Reach, Result};
 pub use service::{Joiner, News, Service, Welcome};
-pub use session::{Event, Received, Request, Session};
+pub use session::{Event, Received, Request, Session, Wish};
 pub use warp_format::wire::{Change, Changed, Denied, Have, Held, Listed, Prints, Unchanged};

@@ -63,6 +63,8 @@ pub(crate) const WAITING_MAX: usize = 1024;
 /// Batches of chunks in memory, for all peers and for each.
 pub(crate) const BATCHES_MAX: usize = 64;
 pub(crate) const BATCHES_PER_PEER_MAX: usize = 4;
+/// The same of those that somebody waits for, beside these.
+pub(crate) const URGENT_BATCHES_PER_PEER_MAX: usize = 2;
 /// Bytes after which a batch takes no further chunk.
 pub(crate) const BATCH_BYTES: usize = 256 << 10;
 /// Time after which a batch takes no further chunk.

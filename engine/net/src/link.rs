@@ -9,7 +9,7 @@
 use crate::close::Close;
 use crate::error::{NetError, Result};
 use crate::frames::{self, NoFrame};
-use crate::limits::{BATCHES_PER_PEER_MAX, LOBBY};
+use crate::limits::{BATCHES_PER_PEER_MAX, LOBBY, URGENT_BATCHES_PER_PEER_MAX};
 use crate::outbox::Outbox;
 use crate::roll::Shared;
 use crate::serve;
@@ -51,6 +51,8 @@ pub(crate) struct Link {
     pub(crate) waiting: AtomicUsize,
     /// Batches of chunks that are held for it.
     pub(crate) batches: Semaphore,
+    /// The same of what somebody waits for.
+    pub(crate) urgent_batches: Semaphore,
     pub(crate) outbox: Outbox,
     talk: Mutex<Talk>,
     ended: OnceLock<NetError>,
@@ -76,6 +78,7 @@ impl Link {
             shared,
             waiting: AtomicUsize::new(0),
             batches: Semaphore::new(BATCHES_PER_PEER_MAX),
+            urgent_batches: Semaphore::new(URGENT_BATCHES_PER_PEER_MAX),
             outbox: Outbox::default(),
             talk: Mutex::new(Talk::new(dialled)),
             ended: OnceLock::new(),

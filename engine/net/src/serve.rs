@@ -4,7 +4,7 @@
 //! only sealed chunks leave, and only to a member (asked again for every
 //! batch); what is held for one peer and for all peers is bounded, whatever
 //! they ask and however slowly they read; requests of a peer are answered in
-//! their order, small ones first; slices leave in a fair order when the rate is
+//! their order, urgent ones first and small ones before those; slices leave in a fair order when the rate is
 //! limited. Never: reads ahead of a peer by more than its batches.
 //! Tested by `tests/chunks.rs`, `tests/bounds.rs`, `tests/rates.rs`.
 //!
@@ -26,6 +26,9 @@ use warp_format::{ChunkId, FormatError, SealedChunk};
 
 /// The session is over, or never was.
 pub(crate) const RESET_REFUSED: VarInt = VarInt::from_u32(1);
+/// Priority of what somebody waits for, less its turn: above all that is asked
+/// ahead, and below answers that are small.
+const URGENT: i32 = 1 << 30;
 /// The peer took nothing for too long, or something failed here.
 const RESET_GIVEN_UP: VarInt = VarInt::from_u32(2);
 
@@ -57,10 +60,7 @@ pub(crate) async fn accept(link: Arc<Link>) {
 }
 
 async fn answer(link: Arc<Link>, mut send: SendStream, receive: RecvStream) {
-    // Who asked first is answered first. Side by side, each answer takes as
-    // long as all of them, and who asks reckons with one after the other.
-    let turn = i32::try_from(send.id().index()).unwrap_or(i32::MAX);
-    let _ = send.set_priority(-turn);
+    let _ = send.set_priority(-turn(&send));
     let stopped = send.stopped();
     let cut = tokio::select! {
         done = answer_all(&link, &mut send, receive) => done.err(),
@@ -76,6 +76,12 @@ async fn answer(link: Arc<Link>, mut send: SendStream, receive: RecvStream) {
         }
         Some(Cut::Fault(fault)) => link.blame(fault),
     }
+}
+
+/// Who asked first is answered first. Side by side, each answer takes as long as
+/// all of them, and who asks reckons with one after the other.
+fn turn(send: &SendStream) -> i32 {
+    i32::try_from(send.id().index()).unwrap_or(URGENT).min(URGENT)
 }
 
 async fn answer_all(link: &Link, send: &mut SendStream, receive: RecvStream) -> Result<(), Cut> {
@@ -115,7 +121,7 @@ async fn answer_chunks(link: &Link, send: &mut SendStream, request: Request) -> 
         let busy: Vec<u8> = request.ids.iter().flat_map(|_| Answer::Busy.encode()).collect();
         write(send, &busy).await?;
     } else {
-        answer_found(link, &session, send, request.ids).await?;
+        answer_found(link, &session, send, request).await?;
     }
     drop(waiting);
     Ok(())
@@ -198,16 +204,21 @@ async fn answer_found(
     link: &Link,
     session: &Session,
     send: &mut SendStream,
-    ids: Vec<ChunkId>,
+    request: Request,
 ) -> Result<(), Cut> {
     let shared = &link.shared;
-    let mut ids = ids.into_iter().peekable();
+    let mut own = &link.batches;
+    if request.urgent {
+        let _ = send.set_priority(URGENT - turn(send));
+        own = &link.urgent_batches;
+    }
+    let mut ids = request.ids.into_iter().peekable();
     let mut is_first = true;
     while ids.peek().is_some() {
         // In this order, so that a slow peer waits for its own batches and
         // not with one of those that all share.
         let gone = |_| Cut::Unwanted;
-        let _own = link.batches.acquire().await.map_err(gone)?;
+        let _own = own.acquire().await.map_err(gone)?;
         let _common = shared.batches.acquire().await.map_err(gone)?;
         let (work, of) = (shared.clone(), session.clone());
         let load = tokio::task::spawn_blocking(move || {
@@ -224,7 +235,7 @@ async fn answer_found(
         let bytes: usize = batch.iter().flatten().map(|chunk| chunk.bytes().len()).sum();
         if is_all && bytes <= SMALL_BYTES {
             // Behind what is asked ahead, somebody would wait for little.
-            let _ = send.set_priority(0);
+            let _ = send.set_priority(i32::MAX);
         }
         for found in batch {
             match found {

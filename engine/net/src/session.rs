@@ -131,12 +131,12 @@ impl Session {
     pub fn request(
         &self,
         number: u64,
-        ids: Vec<ChunkId>,
+        wish: impl Into<Wish>,
         events: UnboundedSender<Event>,
     ) -> Request {
-        let session = self.clone();
+        let (session, wish) = (self.clone(), wish.into());
         let task = tokio::spawn(async move {
-            let last = match fetch::run(&session, number, ids, &events).await {
+            let last = match fetch::run(&session, number, wish, &events).await {
                 Ok(()) => Event::Done { number },
                 Err(error) => Event::Failed { number, error },
             };
@@ -150,6 +150,23 @@ impl Session {
 impl fmt::Debug for Session {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "Session({} with {})", self.portal, self.link.peer)
+    }
+}
+
+/// Chunks to ask a peer for.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Wish {
+    /// In the order in which they are to come.
+    pub ids: Vec<ChunkId>,
+    /// Somebody waits for them: the peer answers this before what is asked
+    /// ahead.
+    pub urgent: bool,
+}
+
+impl From<Vec<ChunkId>> for Wish {
+    /// Nobody waits.
+    fn from(ids: Vec<ChunkId>) -> Self {
+        Self { ids, urgent: false }
     }
 }
 

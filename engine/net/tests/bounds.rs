@@ -41,7 +41,7 @@ async fn a_flood_of_frames_grows_memory_by_less_than_64_mib() {
         .collect();
     let connection = raw.connection.clone();
     let streams = tokio::spawn(async move {
-        let request = Frame::Request(Request { session: 0, ids: vec![ChunkId([9; 32]); 64] });
+        let request = Frame::Request(Request { session: 0, urgent: false, ids: vec![ChunkId([9; 32]); 64] });
         let request = request.encode().unwrap();
         let mut open = Vec::new();
         while let Ok((mut send, receive)) = connection.open_bi().await {
@@ -104,7 +104,7 @@ async fn a_peer_that_asks_and_does_not_read_holds_a_few_batches_and_no_more() {
     let mut unread = Vec::new();
     for _ in 0..16 {
         let (mut send, receive) = raw.connection.open_bi().await.unwrap();
-        let request = Frame::Request(Request { session: 0, ids: ids.clone() });
+        let request = Frame::Request(Request { session: 0, urgent: false, ids: ids.clone() });
         send.write_all(&request.encode().unwrap()).await.unwrap();
         send.finish().unwrap();
         unread.push(receive);

@@ -10,7 +10,7 @@ use tokio::sync::mpsc::unbounded_channel;
 use warp_format::limits::MAX_SEALED_LEN;
 use warp_format::wire::{Answer, Frame, Header, Request};
 use warp_format::{ChunkId, FormatError};
-use warp_net::{Change, Changed, Event, Listed, NetError, Session};
+use warp_net::{Change, Changed, Event, Listed, NetError, Session, Wish};
 
 #[tokio::test]
 async fn sixty_four_ids_are_answered_in_their_order_and_verify() {
@@ -182,7 +182,7 @@ async fn a_stranger_cannot_ask_for_a_chunk_whose_id_it_knows() {
     let mut member = Raw::dial(1, b.local_addrs()[0]).await;
     assert!(matches!(member.hello(&access()).await, Ok(Frame::Accepted { .. })));
     let (mut send, mut receive) = member.connection.open_bi().await.unwrap();
-    let request = Frame::Request(Request { session: 44, ids: vec![id] });
+    let request = Frame::Request(Request { session: 44, urgent: false, ids: vec![id] });
     send.write_all(&request.encode().unwrap()).await.unwrap();
     send.finish().unwrap();
     assert!(receive.read_to_end(1000).await.is_err(), "reset");
@@ -203,6 +203,30 @@ async fn requests_side_by_side_do_not_wait_for_each_other() {
     let rest = all(&mut told).await;
     assert!(matches!(rest.last(), Some(Event::Done { .. })));
     assert!(took < since.elapsed(), "{took:?}");
+}
+
+#[tokio::test]
+async fn what_somebody_waits_for_is_answered_before_what_is_asked_ahead() {
+    let Pair { a: _a, b: _b, bt, session, .. } = pair().await;
+    let ahead = bt.fill(64, 100_000);
+    let one = bt.put(vec![7; 200_000]);
+    // Four at a time are looked for: the last waits for a second.
+    *bt.delay.lock().unwrap() = Duration::from_millis(50);
+    let (tell, _told) = unbounded_channel();
+    let _ahead: Vec<_> =
+        (0..).zip(ahead).map(|(n, id)| session.request(n, vec![id], tell.clone())).collect();
+    tokio::time::sleep(Duration::from_millis(100)).await;
+    let took = |urgent| {
+        let (session, since) = (session.clone(), Instant::now());
+        async move {
+            let (tell, mut told) = unbounded_channel();
+            let _request = session.request(99, Wish { ids: vec![one], urgent }, tell);
+            assert!(matches!(all(&mut told).await[0], Event::Chunk { .. }));
+            since.elapsed()
+        }
+    };
+    let (urgent, other) = tokio::join!(took(true), took(false));
+    assert!(urgent * 3 < other, "{urgent:?} {other:?}");
 }
 
 #[tokio::test]

@@ -4,7 +4,7 @@
 mod common;
 
 use common::raw::Raw;
-use common::{PORTAL, Seen, Shelf, access, bind, device, until};
+use common::{PORTAL, Seen, Shelf, access, bind, device, until, until};
 use warp_format::limits::{MAX_CONTROL_LEN, MAX_MEMBERS_FRAME_LEN};
 use warp_format::wire::{Frame, Header, Request};
 use warp_format::{ChunkId, FormatError};
@@ -66,7 +66,7 @@ async fn unknown_and_malformed_frames_are_refused() {
 
 #[tokio::test]
 async fn frames_out_of_place_are_refused() {
-    let request = Frame::Request(Request { session: 0, ids: vec![ChunkId([1; 32])] });
+    let request = Frame::Request(Request { session: 0, urgent: false, ids: vec![ChunkId([1; 32])] });
     let hello = |session| Frame::Hello { session, proof: [0; 32] };
     for (frame, reason) in [
         (request, "2: a request on the control stream"),
@@ -95,6 +95,8 @@ async fn what_belongs_to_a_session_that_is_over_is_passed_over() {
     raw.say(&Frame::Hello { session: 2, proof }).await;
     assert!(matches!(raw.hear().await, Ok(Frame::Accepted { session: 2, .. })));
     let (joined, left) = (Seen::Joined(PORTAL, device(1)), Seen::Left(PORTAL, device(1)));
+    // The service may be told a moment after the peer.
+    until("both sessions are seen", || shelf.seen().len() >= 3).await;
     assert_eq!(shelf.seen(), [joined.clone(), left, joined]);
 }
 
@@ -102,9 +104,9 @@ async fn what_belongs_to_a_session_that_is_over_is_passed_over() {
 async fn requests_that_break_the_protocol_end_the_connection() {
     let shelf = Shelf::with(&[1]);
     let b = bind(2, shelf.clone()).await;
-    let right = Frame::Request(Request { session: 0, ids: vec![ChunkId([1; 32])] });
+    let right = Frame::Request(Request { session: 0, urgent: false, ids: vec![ChunkId([1; 32])] });
     let right = right.encode().unwrap();
-    let mut many = Request { session: 0, ids: vec![ChunkId([1; 32]); 65] };
+    let mut many = Request { session: 0, urgent: false, ids: vec![ChunkId([1; 32]); 65] };
     let too_many = Frame::Request(many.clone()).encode().unwrap();
     many.ids.clear();
     let none = Frame::Request(many).encode().unwrap();

@@ -12,7 +12,7 @@ use std::time::Duration;
 use tokio::sync::mpsc::{UnboundedSender, unbounded_channel};
 use warp_format::wire::Held;
 use warp_format::{ChunkId, DeviceId, FormatError};
-use warp_net::{Event, Have, Session};
+use warp_net::{Event, Have, Session, Wish};
 
 /// A peer that is connected.
 pub(crate) struct Link {
@@ -90,10 +90,10 @@ impl Peer for Link {
             .is_none_or(|held| !held.roots().is_empty() || held.has(&self.session.salt_there(), id))
     }
 
-    fn request(&self, number: u64, ids: Vec<ChunkId>, events: UnboundedSender<Event>) -> Asked {
+    fn request(&self, number: u64, wish: Wish, events: UnboundedSender<Event>) -> Asked {
         let (counted, mut happened) = unbounded_channel();
         let received = Arc::clone(&self.received);
-        let asked = self.session.request(number, ids, counted);
+        let asked = self.session.request(number, wish, counted);
         tokio::spawn(async move {
             while let Some(event) = happened.recv().await {
                 if let Event::Progress { bytes, .. } = &event {

@@ -20,7 +20,7 @@ use std::time::{Duration, Instant};
 use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender, unbounded_channel};
 use warp_cache::store::Store;
 use warp_format::{ChunkId, DeviceId};
-use warp_net::Event;
+use warp_net::{Event, Wish};
 use warp_plan::{
     Assignment, ChunkNo, Decision, Due, Holders, PEERS_MAX, PeerNo, Planner, Traits, Why,
 };
@@ -64,6 +64,14 @@ struct Open {
     /// Not answered yet, and still wanted from this peer.
     chunks: Vec<ChunkNo>,
     _asked: Asked,
+}
+
+/// What one peer is asked for at once.
+struct Batch {
+    peer: PeerNo,
+    urgent: bool,
+    chunks: Vec<ChunkNo>,
+    bytes: u64,
 }
 
 /// See the module.
@@ -503,7 +511,7 @@ impl Task {
         }
         let explain = !decision.assignments.is_empty() && self.listeners.any();
         // What goes to one peer goes together, in order.
-        let mut batches: Vec<(PeerNo, Vec<ChunkNo>, u64)> = Vec::new();
+        let mut batches: Vec<Batch> = Vec::new();
         for assignment in decision.assignments {
             if explain {
                 self.note(&assignment);
@@ -517,24 +525,23 @@ impl Task {
                 let candidates = assignment.candidates.iter().flatten().count();
                 tracing::trace!(%chunk, %peer, ?why, finish_us = assignment.finish, candidates, "asks");
             }
-            let len = u64::from(wanted.len);
-            let fits = |batch: &&mut (PeerNo, Vec<ChunkNo>, u64)| {
-                let (peer, chunks, bytes) = &**batch;
-                *peer == assignment.peer
-                    && chunks.len() < REQUEST_CHUNKS
-                    && bytes + len <= REQUEST_BYTES
+            let (peer, bytes) = (assignment.peer, u64::from(wanted.len));
+            // A second copy is for somebody who waits, or will in a moment.
+            let urgent = !wanted.waiters.is_empty() || assignment.why != Why::Planned;
+            let fits = |batch: &&mut Batch| {
+                (batch.peer, batch.urgent) == (peer, urgent)
+                    && batch.chunks.len() < REQUEST_CHUNKS
+                    && batch.bytes + bytes <= REQUEST_BYTES
             };
             match batches.iter_mut().rev().find(fits) {
-                Some((_, chunks, bytes)) => {
-                    chunks.push(assignment.chunk);
-                    *bytes += len;
+                Some(batch) => {
+                    batch.chunks.push(assignment.chunk);
+                    batch.bytes += bytes;
                 }
-                None => batches.push((assignment.peer, vec![assignment.chunk], len)),
+                None => batches.push(Batch { peer, urgent, chunks: vec![assignment.chunk], bytes }),
             }
         }
-        for (peer, chunks, _) in batches {
-            self.request(peer, chunks);
-        }
+        batches.into_iter().for_each(|batch| self.request(batch));
     }
 
     /// Notes a decision for those who want to know.
@@ -553,12 +560,14 @@ impl Task {
         }
     }
 
-    fn request(&mut self, peer: PeerNo, chunks: Vec<ChunkNo>) {
+    fn request(&mut self, batch: Batch) {
+        let Batch { peer, urgent, chunks, .. } = batch;
         let Some(way) = self.ways.get(&peer) else { return };
         let ids = chunks.iter().filter_map(|chunk| self.wanted.get(chunk)).map(|w| w.id);
         let number = self.next_request;
         self.next_request += 1;
-        let asked = way.peer.request(number, ids.collect(), self.events.clone());
+        let wish = Wish { ids: ids.collect(), urgent };
+        let asked = way.peer.request(number, wish, self.events.clone());
         self.open.insert(number, Open { peer, chunks, _asked: asked });
     }
 }

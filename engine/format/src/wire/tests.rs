@@ -59,8 +59,8 @@ fn the_bytes_of_every_frame() {
         (Frame::Denied { why: Denied::Revoked }, "03000000010b02".to_owned()),
         (Frame::Denied { why: Denied::Unknown }, "03000000010b03".to_owned()),
         (
-            Frame::Request(Request { session: 5, ids }),
-            format!("44000000010c0502{}{}", b32("01"), b32("02")),
+            Frame::Request(Request { session: 5, urgent: true, ids }),
+            format!("45000000010c050102{}{}", b32("01"), b32("02")),
         ),
         (Frame::List { session: 5, after: 300 }, "05000000010d05ac02".to_owned()),
         (
@@ -171,7 +171,7 @@ fn what_is_too_long_is_not_even_encoded() {
 #[test]
 fn counts_and_names_over_their_limits_are_refused() {
     let request =
-        |count| Frame::Request(Request { session: 0, ids: vec![ChunkId([1; 32]); count] });
+        |count| Frame::Request(Request { session: 0, urgent: false, ids: vec![ChunkId([1; 32]); count] });
     let read = |frame: Frame| decode(&frame.encode().unwrap());
     assert!(read(request(MAX_REQUEST_IDS)).is_ok());
     let invalid = |at| Err(FormatError::Invalid { at });
@@ -197,7 +197,7 @@ fn every_frame_cut_anywhere_or_followed_by_anything_is_refused() {
     let frames = [
         Frame::Redeem(redeem()),
         Frame::Head { session: 70_000, head: vec![1; 300] },
-        Frame::Request(Request { session: 5, ids: vec![ChunkId([1; 32]); 3] }),
+        Frame::Request(Request { session: 5, urgent: true, ids: vec![ChunkId([1; 32]); 3] }),
         Frame::Listed(Listed { next: 9, ids: vec![ChunkId([1; 32]); 3] }),
         Frame::Change { session: 5, change: invite() },
     ];

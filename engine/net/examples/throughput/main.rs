@@ -129,7 +129,7 @@ async fn warp_fetch(
     let mut ask = |number: usize| {
         let start = number * in_one;
         let some = (start..start + in_one).filter_map(|i| ids.get(i % ids.len()).copied());
-        requests.push_back(session.request(number as u64, some.collect(), tell.clone()));
+        requests.push_back(session.request(number as u64, some.collect::<Vec<_>>(), tell.clone()));
     };
     let since = Instant::now();
     let mut asked = AHEAD >> 20;
