@@ -4,7 +4,7 @@
 mod common;
 
 use common::raw::Raw;
-use common::{PORTAL, Seen, Shelf, access, bind, device, until, until};
+use common::{PORTAL, Seen, Shelf, access, bind, device, until};
 use warp_format::limits::{MAX_CONTROL_LEN, MAX_MEMBERS_FRAME_LEN};
 use warp_format::wire::{Frame, Header, Request};
 use warp_format::{ChunkId, FormatError};
