@@ -41,7 +41,8 @@ async fn a_flood_of_frames_grows_memory_by_less_than_64_mib() {
         .collect();
     let connection = raw.connection.clone();
     let streams = tokio::spawn(async move {
-        let request = Frame::Request(Request { session: 0, urgent: false, ids: vec![ChunkId([9; 32]); 64] });
+        let request =
+            Frame::Request(Request { session: 0, urgent: false, ids: vec![ChunkId([9; 32]); 64] });
         let request = request.encode().unwrap();
         let mut open = Vec::new();
         while let Ok((mut send, receive)) = connection.open_bi().await {

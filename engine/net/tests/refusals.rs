@@ -66,7 +66,8 @@ async fn unknown_and_malformed_frames_are_refused() {
 
 #[tokio::test]
 async fn frames_out_of_place_are_refused() {
-    let request = Frame::Request(Request { session: 0, urgent: false, ids: vec![ChunkId([1; 32])] });
+    let request =
+        Frame::Request(Request { session: 0, urgent: false, ids: vec![ChunkId([1; 32])] });
     let hello = |session| Frame::Hello { session, proof: [0; 32] };
     for (frame, reason) in [
         (request, "2: a request on the control stream"),

@@ -170,8 +170,9 @@ fn what_is_too_long_is_not_even_encoded() {
 
 #[test]
 fn counts_and_names_over_their_limits_are_refused() {
-    let request =
-        |count| Frame::Request(Request { session: 0, urgent: false, ids: vec![ChunkId([1; 32]); count] });
+    let request = |count| {
+        Frame::Request(Request { session: 0, urgent: false, ids: vec![ChunkId([1; 32]); count] })
+    };
     let read = |frame: Frame| decode(&frame.encode().unwrap());
     assert!(read(request(MAX_REQUEST_IDS)).is_ok());
     let invalid = |at| Err(FormatError::Invalid { at });
