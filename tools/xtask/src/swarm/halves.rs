@@ -1,7 +1,7 @@
 //! Sixteen peers, each chunk with half of them: the bound is that of the
 //! transport problem, exact.
 
-use super::scene::Scene;
+use super::scene::{Scene, name};
 use super::{GONE, bytes, row};
 use anyhow::Result;
 use std::time::Duration;
@@ -41,19 +41,17 @@ fn bound(rates: &[f64]) -> f64 {
 }
 
 pub(super) fn bench() -> Result<()> {
-    let scene = Scene::new(PEERS + 1, &[LEN; FILES])?;
+    let scene = Scene::new(PEERS + 1, &[LEN; FILES]);
     for file in 0..FILES {
         for peer in holders(file) {
-            scene.devices[1 + peer].warp(["warmup", &format!("m/f{file}")]).ok();
+            scene.devices[1 + peer].warp(["warmup", &format!("m/{}", name(file))]).ok();
         }
     }
     let rate = |peer: u8| RATES[usize::from(peer) % RATES.len()];
-    (0..PEERS).for_each(|peer| scene.lan.sends_at(peer + 2, rate(peer)));
+    (0..PEERS).for_each(|peer| scene.lan().sends_at(peer + 2, rate(peer)));
     scene.connect(usize::from(PEERS) + 1)?;
     // The names, from the writer; then it is away.
-    for entry in std::fs::read_dir(scene.reader().m())? {
-        entry?.metadata()?;
-    }
+    scene.list()?;
     scene.devices[0].warp(["down"]).ok();
     std::thread::sleep(GONE);
     scene.connect(PEERS.into())?;

@@ -12,7 +12,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 use warp_tests::device::Device;
 use warp_tests::lan::Lan;
-use warp_tests::nasty::{noise, write};
+use warp_tests::nasty::{mkdir, noise, write};
 
 /// Bytes of a read.
 const STEP: usize = 128 << 10;
@@ -76,32 +76,68 @@ impl Pass {
 
 /// A writer, peers, and a reader that has nothing.
 pub(super) struct Scene {
-    pub(super) lan: Arc<Lan>,
+    /// Where they are, if not all on this machine's loopback.
+    lan: Option<Arc<Lan>>,
     pub(super) devices: Vec<Device>,
     pub(super) files: Vec<Vec<u8>>,
 }
 
 impl Scene {
-    /// With so many peers, the writer among them, and files `f0`, … of these
-    /// lengths, of which they have nothing yet.
-    pub(super) fn new(peers: u8, lens: &[usize]) -> Result<Self> {
+    /// With so many peers, the writer among them, and files of these lengths,
+    /// each in a directory of its own, of which they have nothing yet.
+    pub(super) fn new(peers: u8, lens: &[usize]) -> Self {
+        Self::over(peers, lens, |_| {})
+    }
+
+    /// The same over a network that is `shaped` before they meet.
+    pub(super) fn over(peers: u8, lens: &[usize], shaped: impl FnOnce(&Lan)) -> Self {
         let lan = Arc::new(Lan::new(peers + 1));
-        let devices: Vec<Device> = (1..=peers + 1).map(|n| Device::on(&lan, n)).collect();
+        let devices = (1..=peers + 1).map(|n| Device::on(&lan, n)).collect();
+        shaped(&lan);
+        Self::of(Some(lan), devices, lens)
+    }
+
+    /// One peer and the reader, on the loopback of this machine.
+    pub(super) fn on_loopback(lens: &[usize]) -> Self {
+        let device = || {
+            let device = Device::new();
+            mkdir(&device.m());
+            device
+        };
+        Self::of(None, vec![device(), device()], lens)
+    }
+
+    fn of(lan: Option<Arc<Lan>>, devices: Vec<Device>, lens: &[usize]) -> Self {
         devices[0].create("p");
         devices[0].mount();
         let files: Vec<Vec<u8>> = (0..).zip(lens).map(|(seed, len)| noise(*len, seed)).collect();
         for (n, bytes) in files.iter().enumerate() {
-            write(&devices[0].at(format!("f{n}")), bytes);
+            mkdir(&devices[0].at(format!("d{n}")));
+            write(&devices[0].at(name(n)), bytes);
         }
         devices[0].sync();
-        let scene = Self { lan, devices, files };
-        for peer in &scene.devices[1..] {
-            let invited = scene.devices[0].warp(["portal", "invite", "p", "--json"]).ok();
-            let ticket = scene.devices[0].json(&invited, "d['ticket']");
+        for peer in &devices[1..] {
+            let invited = devices[0].warp(["portal", "invite", "p", "--json"]).ok();
+            let ticket = devices[0].json(&invited, "d['ticket']");
             peer.warp(["portal", "join", &ticket]).ok();
             peer.mount();
         }
-        Ok(scene)
+        Self { lan, devices, files }
+    }
+
+    /// The network.
+    pub(super) fn lan(&self) -> &Lan {
+        self.lan.as_ref().expect("a scene with a network")
+    }
+
+    /// The reader lists everything.
+    pub(super) fn list(&self) -> Result<()> {
+        for n in 0..self.files.len() {
+            for entry in std::fs::read_dir(self.reader().at(format!("d{n}")))? {
+                entry?.metadata()?;
+            }
+        }
+        Ok(())
     }
 
     /// All peers have all of it.
@@ -131,12 +167,12 @@ impl Scene {
     }
 
     pub(super) fn read(&self, n: usize, at: impl FnMut(Duration)) -> Result<Pass> {
-        Pass::of(&self.reader().at(format!("f{n}")), &self.files[n], None, at)
+        Pass::of(&self.reader().at(name(n)), &self.files[n], None, at)
     }
 
     /// Reads at so many bytes a second.
     pub(super) fn play(&self, n: usize, pace: f64) -> Result<Pass> {
-        Pass::of(&self.reader().at(format!("f{n}")), &self.files[n], Some(pace), |_| {})
+        Pass::of(&self.reader().at(name(n)), &self.files[n], Some(pace), |_| {})
     }
 
     /// Bytes of chunks that the reader has received from all.
@@ -150,6 +186,11 @@ impl Scene {
     pub(super) fn cpu(&self) -> Result<f64> {
         self.devices.iter().map(|device| cpu_of(device.daemon())).sum()
     }
+}
+
+/// Where a file is in the portal.
+pub(super) fn name(n: usize) -> String {
+    format!("d{n}/f")
 }
 
 /// Seconds of CPU that a process has used.
