@@ -2,6 +2,7 @@
 //! Everything stays on the loopback interface.
 #![expect(dead_code, unreachable_pub, reason = "each test file uses a part")]
 
+#[path = "../../../../tests/tests/raw/mod.rs"]
 pub mod raw;
 
 use std::collections::{HashMap, HashSet};

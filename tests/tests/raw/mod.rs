@@ -1,4 +1,4 @@
-//! A peer whose handshake and frames are the test's.
+//! A peer whose handshake and frames are the test's: for the tests of warp-net, too.
 
 use super::{LOOPBACK, device};
 use quinn::crypto::rustls::{QuicClientConfig, QuicServerConfig};
