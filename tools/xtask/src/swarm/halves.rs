@@ -8,8 +8,8 @@ use std::time::Duration;
 
 const PEERS: u8 = 16;
 const FILES: usize = 64;
-/// Bytes of each file: one chunk or two.
-const LEN: usize = 1 << 20;
+/// Bytes of each file: a few chunks.
+const LEN: usize = 2 << 20;
 /// Of the peers, in megabits a second: from 2 to 32, in turn.
 const RATES: [u32; 4] = [4, 8, 16, 32];
 
