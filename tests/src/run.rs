@@ -124,6 +124,19 @@ pub fn must<A: AsRef<OsStr>>(program: &str, args: impl IntoIterator<Item = A>) -
     run(command, Duration::from_secs(120)).exits(0).text()
 }
 
+/// Waits until something is so.
+///
+/// # Panics
+/// If it is not when the limit is over.
+#[track_caller]
+pub fn soon(what: &str, limit: Duration, is_so: impl Fn() -> bool) {
+    let until = Instant::now() + limit;
+    while !is_so() {
+        assert!(Instant::now() < until, "not within {limit:?}: {what}");
+        std::thread::sleep(Duration::from_millis(20));
+    }
+}
+
 /// Runs a command; kills it and panics when the limit is over.
 ///
 /// # Panics

@@ -10,11 +10,12 @@ use std::os::unix::fs::FileExt;
 use std::path::Path;
 use std::process::Command;
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 use warp_tests::device::{Device, fails};
 use warp_tests::lan::Lan;
 use warp_tests::must;
 use warp_tests::nasty::{build, mkdir, noise, write};
+use warp_tests::run::soon;
 
 const CONTENT: &str = "Etwas-das-niemand-sonst-lesen-darf";
 const NAME: &str = "ein-Name-den-keiner-sieht";
@@ -40,15 +41,6 @@ fn ticket(issuer: &Device, flags: &[&str]) -> String {
 fn join(issuer: &Device, joins: &Device, flags: &[&str]) -> String {
     let joined = joins.warp(["portal", "join", "--json", &ticket(issuer, flags)]).ok();
     joins.json(&joined, "d['capability'], d['may_invite'], d['read_only']")
-}
-
-#[track_caller]
-fn soon(what: &str, limit: Duration, is_so: impl Fn() -> bool) {
-    let until = Instant::now() + limit;
-    while !is_so() {
-        assert!(Instant::now() < until, "not within {limit:?}: {what}");
-        std::thread::sleep(Duration::from_millis(50));
-    }
 }
 
 /// The number of the head that a device has of `p`.

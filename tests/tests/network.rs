@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 use warp_tests::device::Device;
 use warp_tests::lan::Lan;
 use warp_tests::nasty::{noise, write};
-use warp_tests::run;
+use warp_tests::run::{self, soon};
 
 /// A writer with a mounted portal `p`, and a device that is to join.
 fn two(lan: &Arc<Lan>) -> [Device; 2] {
@@ -22,15 +22,6 @@ fn join(writer: &Device, reader: &Device) {
     let ticket = writer.json(&invited, "d['ticket']");
     reader.warp(["portal", "join", &ticket]).ok();
     reader.mount();
-}
-
-#[track_caller]
-fn soon(what: &str, limit: Duration, is_so: impl Fn() -> bool) {
-    let until = Instant::now() + limit;
-    while !is_so() {
-        assert!(Instant::now() < until, "not within {limit:?}: {what}");
-        std::thread::sleep(Duration::from_millis(20));
-    }
 }
 
 /// Sends UDP packets from one machine to another and gives the echoes, in

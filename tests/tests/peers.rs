@@ -10,6 +10,7 @@ use warp_tests::device::Device;
 use warp_tests::lan::Lan;
 use warp_tests::must;
 use warp_tests::nasty::{build, mkdir, noise, write};
+use warp_tests::run::soon;
 
 /// What is published is seen elsewhere within this.
 const SEEN_WITHIN: Duration = Duration::from_secs(2);
@@ -39,15 +40,6 @@ fn join(writer: &Device, reader: &Device) {
     assert_eq!(reader.json(&joined, "d['name'], d['joined'], d['read_only']"), "p True False");
     let mounted = reader.mount();
     assert!(mounted.stderr.contains("read-only"), "{}", mounted.stderr);
-}
-
-#[track_caller]
-fn soon(what: &str, limit: Duration, is_so: impl Fn() -> bool) {
-    let until = Instant::now() + limit;
-    while !is_so() {
-        assert!(Instant::now() < until, "not within {limit:?}: {what}");
-        std::thread::sleep(Duration::from_millis(20));
-    }
 }
 
 /// What rsync finds different.
