@@ -16,11 +16,9 @@ use crate::chunk::{ChunkKind, PlainChunk};
 use crate::codec::{Codec, PackedChunk, Unpacker};
 use crate::error::{FormatError, Result};
 use crate::id::{ChunkId, ContentHash};
-use crate::keys::{ContentSecret, NamingKeys, SINGLE_USE_NONCE};
+use crate::keys::{ContentSecret, NamingKeys};
 use crate::limits::{MAX_CHUNK_LEN, MAX_SEALED_LEN, VERSION, check_version};
 use crate::tree::Node;
-use chacha20poly1305::aead::AeadInOut;
-use chacha20poly1305::{Nonce, Tag};
 use std::collections::BTreeMap;
 
 /// Bytes of a sealed chunk's header.
@@ -215,14 +213,7 @@ impl Sealer {
             let siv = secret.siv(&header.encode(), &bytes[body_at..]);
             bytes[SEAL_HEADER_LEN..body_at].copy_from_slice(&siv);
             bytes.resize(body_at + body_len, 0);
-            let tag = secret
-                .aead(&siv)
-                .encrypt_inout_detached(
-                    &Nonce::from(SINGLE_USE_NONCE),
-                    &header.encode(),
-                    (&mut bytes[body_at..]).into(),
-                )
-                .expect("a chunk is far below the cipher's limit");
+            let tag = secret.aead(&siv).seal(&header.encode(), &mut bytes[body_at..]);
             bytes.extend_from_slice(&tag);
         }
         assert_eq!(bytes.len(), header.sealed_len(), "the header tells the sealed length");
@@ -319,16 +310,9 @@ impl Sealer {
                 let associated = r.take(SEAL_HEADER_LEN, "chunk header")?;
                 let siv = r.array::<SIV_LEN>("synthetic iv")?;
                 let mut body = r.take(header.body_len as usize, "body")?.to_vec();
-                let tag = Tag::from(r.array::<TAG_LEN>("tag")?);
-                secret
-                    .aead(&siv)
-                    .decrypt_inout_detached(
-                        &Nonce::from(SINGLE_USE_NONCE),
-                        associated,
-                        body.as_mut_slice().into(),
-                        &tag,
-                    )
-                    .map_err(|_| FormatError::Unsealed { id })?;
+                let tag = r.array::<TAG_LEN>("tag")?;
+                let opened = secret.aead(&siv).open(associated, &mut body, tag);
+                opened.ok_or(FormatError::Unsealed { id })?;
                 unpack_body(unpacker, header, &body)?
             }
         };
